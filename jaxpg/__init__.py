@@ -1,0 +1,1 @@
+"""jaxpg: a JAX-native, functional policy-gradient toolkit."""

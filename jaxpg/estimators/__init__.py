@@ -1,0 +1,47 @@
+"""The catalogue of estimators: one short function for each published composition."""
+
+from jaxpg.estimators.actor_critic import (
+    a2c,
+    impala,
+    ppo,
+    ppo_penalty,
+    reinforce,
+    reinforce_with_baseline,
+)
+from jaxpg.estimators.demonstrations import luffy_offline, sft, srft_offline
+from jaxpg.estimators.groups import (
+    cispo,
+    cispo_masked,
+    dapo,
+    dr_grpo,
+    grpo,
+    gspo,
+    reinforce_whitened,
+    rloo,
+)
+
+CATALOGUE = {
+    builder.__name__: builder
+    for builder in (
+        reinforce,
+        reinforce_with_baseline,
+        a2c,
+        ppo,
+        ppo_penalty,
+        impala,
+        sft,
+        srft_offline,
+        luffy_offline,
+        rloo,
+        grpo,
+        dr_grpo,
+        dapo,
+        gspo,
+        cispo,
+        cispo_masked,
+        reinforce_whitened,
+    )
+}
+"""Every estimator by name; each builder works without arguments."""
+
+__all__ = ["CATALOGUE", *CATALOGUE]

@@ -1,0 +1,80 @@
+"""Estimators on demonstrations: supervised fine-tuning and the offline halves of SRFT and LUFFY."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from jaxpg.estimator import Estimator
+from jaxpg.parts import advantages, aggregates, likelihoods, references, stabilisers
+from jaxpg.types import DEMONSTRATION, Array, Trajectory
+
+
+def sft() -> Estimator:
+    """Supervised fine-tuning: the negative log-likelihood of what was done, mean over decisions.
+
+    Its loss value is -1 where the likelihood's would be `-log pi`; the gradients are equal.
+
+    Returns:
+      An `Estimator`.
+
+    Source: Lv et al. 2025, "Towards a unified view of LLM post-training", table 1.
+    """
+    return Estimator(
+        name="sft",
+        advantage=lambda trajectory: jnp.ones_like(trajectory.reward),
+        reference=references.detached,
+        aggregate=aggregates.decision_mean,
+    )
+
+
+def srft_offline(*, ddof: int = 1, epsilon: float = 1e-6) -> Estimator:
+    """SRFT's term on demonstrations: raw probability times group-normalised advantage.
+
+    The demonstration is a row of its prompt's group, so its reward is in the mean and the
+    standard deviation. Rows from other sources get no gradient here.
+
+    Args:
+      ddof: of the group's standard deviation.
+      epsilon: added to the standard deviation.
+
+    Returns:
+      An `Estimator`.
+
+    Source: Lv et al. 2025, table 1.
+    """
+
+    def advantage(trajectory: Trajectory) -> Array:
+        return advantages.group_normalised(
+            trajectory.total_reward,
+            trajectory.group_ids,
+            trajectory.num_rows,
+            ddof=ddof,
+            epsilon=epsilon,
+        )
+
+    return Estimator(
+        name="srft_offline",
+        advantage=advantage,
+        reference=references.one,
+        stabiliser=stabilisers.from_source(DEMONSTRATION),
+        aggregate=aggregates.selected_mean,
+    )
+
+
+def luffy_offline(gamma: float = 0.1, *, ddof: int = 1, epsilon: float = 1e-6) -> Estimator:
+    """LUFFY's term on demonstrations: SRFT's with the probability shaped to `pi/(pi + gamma)`.
+
+    Args:
+      gamma: above 0.
+      ddof: of the group's standard deviation.
+      epsilon: added to the standard deviation.
+
+    Returns:
+      An `Estimator`.
+
+    Source: Yan et al. 2025, "Learning to reason under off-policy guidance", eq. 6.
+    """
+    base = srft_offline(ddof=ddof, epsilon=epsilon)
+    return dataclasses.replace(base, name="luffy_offline", likelihood=likelihoods.shaped(gamma))

@@ -1,0 +1,19 @@
+"""The four parts of a policy gradient, its aggregation, and its regularisers."""
+
+from jaxpg.parts import (
+    advantages,
+    aggregates,
+    likelihoods,
+    references,
+    regularisers,
+    stabilisers,
+)
+
+__all__ = [
+    "advantages",
+    "aggregates",
+    "likelihoods",
+    "references",
+    "regularisers",
+    "stabilisers",
+]

@@ -1,0 +1,173 @@
+"""Aggregations: from one number for each decision to the loss. Linear in the values.
+
+Each takes the values, the mask, and the stabiliser's weights (which only `selected_mean` reads).
+Counts are taken over all devices, so that the average of the devices' results is the result of
+the whole batch. An empty mask gives 0. Padding may hold anything, NaN included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxpg import parallel
+from jaxpg.types import Array
+
+Aggregate = Callable[[Array, Array, Array | None], Array]
+
+
+def decision_mean(values: Array, mask: Array, weight: Array | None = None) -> Array:
+    """Mean over all real decisions of the batch ("token mean").
+
+    Args:
+      values: `[B, T]` float.
+      mask: `[B, T]`, 1 where a decision is real.
+      weight: unused.
+
+    Returns:
+      Scalar.
+
+    >>> decision_mean(jnp.array([[1., 9.], [3., 5.]]), jnp.array([[1., 0.], [1., 1.]])).item()
+    3.0
+    """
+    del weight
+    safe, real = _masked(values, mask)
+    return jnp.sum(safe) / _count(jnp.sum(real))
+
+
+def sequence_mean(values: Array, mask: Array, weight: Array | None = None) -> Array:
+    """Mean over each row's real decisions, then over the rows that have any.
+
+    Args:
+      values: `[B, T]` float.
+      mask: `[B, T]`, 1 where a decision is real.
+      weight: unused.
+
+    Returns:
+      Scalar.
+
+    >>> sequence_mean(jnp.array([[1., 9.], [3., 5.]]), jnp.array([[1., 0.], [1., 1.]])).item()
+    2.5
+    """
+    del weight
+    safe, real = _masked(values, mask)
+    length = jnp.sum(real, axis=-1)
+    rows = jnp.sum(safe, axis=-1) / jnp.maximum(length, 1.0)
+    return jnp.sum(rows) / _count(jnp.sum(length > 0))
+
+
+def row_sum_mean(values: Array, mask: Array, weight: Array | None = None) -> Array:
+    """Sum over each row, then the mean over all rows: the policy gradient's own normalisation.
+
+    Args:
+      values: `[B, T]` float.
+      mask: `[B, T]`, 1 where a decision is real.
+      weight: unused.
+
+    Returns:
+      Scalar.
+
+    >>> row_sum_mean(jnp.array([[1., 9.], [3., 5.]]), jnp.array([[1., 0.], [1., 1.]])).item()
+    4.5
+    """
+    return fixed_length_mean(1.0)(values, mask, weight)
+
+
+def fixed_length_mean(length: float) -> Aggregate:
+    """Sum over each row divided by a constant length, then the mean over all rows.
+
+    Args:
+      length: for instance the longest response that is allowed (Dr. GRPO's N = B T_max).
+
+    Returns:
+      An aggregation.
+
+    >>> fixed_length_mean(4)(jnp.array([[1., 9.], [3., 5.]]), jnp.array([[1., 0.], [1., 1.]]))
+    Array(1.125, dtype=float32)
+    """
+
+    def aggregate(values: Array, mask: Array, weight: Array | None = None) -> Array:
+        del weight
+        safe, _ = _masked(values, mask)
+        return jnp.sum(safe) / (length * values.shape[0])
+
+    return aggregate
+
+
+def fixed_length_sum(length: float) -> Aggregate:
+    """Sum over the whole batch divided by a constant length: a sum over rows, not a mean.
+
+    Args:
+      length: for instance the longest response that is allowed (HPT's RL half).
+
+    Returns:
+      An aggregation.
+    """
+
+    def aggregate(values: Array, mask: Array, weight: Array | None = None) -> Array:
+        del weight
+        safe, _ = _masked(values, mask)
+        # `parallel.mean` of the shards has to be the sum over the whole batch.
+        return parallel.num_shards() * jnp.sum(safe) / length
+
+    return aggregate
+
+
+def padded_length_mean(values: Array, mask: Array, weight: Array | None = None) -> Array:
+    """`fixed_length_mean` with the padded length T of the batch at hand.
+
+    Args:
+      values: `[B, T]` float.
+      mask: `[B, T]`, 1 where a decision is real.
+      weight: unused.
+
+    Returns:
+      Scalar, the masked sum over `B T`.
+    """
+    return fixed_length_mean(values.shape[1])(values, mask, weight)
+
+
+def selected_mean(values: Array, mask: Array, weight: Array | None = None) -> Array:
+    """Mean over the decisions that the stabiliser kept.
+
+    Args:
+      values: `[B, T]` float, already weighted.
+      mask: `[B, T]`, 1 where a decision is real.
+      weight: `[B, T]`, a decision is selected where it is not 0. None selects all.
+
+    Returns:
+      Scalar, 0 if nothing is selected.
+    """
+    safe, real = _masked(values, mask)
+    chosen = real if weight is None else real * (weight != 0)
+    return jnp.sum(safe * (chosen > 0)) / _count(jnp.sum(chosen))
+
+
+def weights_of(aggregate: Aggregate, mask: Array, weight: Array | None = None) -> Array:
+    """The factor that an aggregation gives to each decision.
+
+    Computed on the whole batch it lets micro-batches sum up to the batch's loss exactly.
+
+    Args:
+      aggregate: one of this module's, or any that is linear in its values.
+      mask: `[B, T]`.
+      weight: `[B, T]` or None.
+
+    Returns:
+      `[B, T]` float, `aggregate(values, mask, weight) == sum(values * result)`.
+    """
+    zeros = jnp.zeros(mask.shape, jnp.result_type(mask, jnp.float32))
+    return jax.grad(lambda values: aggregate(values, mask, weight))(zeros)
+
+
+def _masked(values: Array, mask: Array) -> tuple[Array, Array]:
+    chex.assert_rank([values, mask], 2)
+    chex.assert_equal_shape([values, mask])
+    return jnp.where(mask > 0, values, 0.0), (mask > 0).astype(values.dtype)
+
+
+def _count(local: Array) -> Array:
+    return jnp.maximum(parallel.total(local), 1) / parallel.num_shards()
