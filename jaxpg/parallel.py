@@ -40,3 +40,9 @@ def mean(tree: PyTree) -> PyTree:
 def total(tree: PyTree) -> PyTree:
     """Sums every leaf over the devices: counts, sums of rewards."""
     return jax.lax.psum(tree, AXIS) if num_shards() > 1 else tree
+
+
+def largest(tree: PyTree) -> PyTree:
+    """Largest of every leaf over the devices; it carries no gradient."""
+    tree = jax.lax.stop_gradient(tree)
+    return jax.lax.pmax(tree, AXIS) if num_shards() > 1 else tree

@@ -114,6 +114,9 @@ def trajectory(
     Returns:
       A `Trajectory`.
 
+    Raises:
+      ValueError: `reward` is `[N]` with N other than B.
+
     >>> t = trajectory(jnp.zeros((2, 3)), jnp.array([1., 0.]), mask=jnp.array([[1, 1, 0]] * 2))
     >>> t.reward.tolist()
     [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
@@ -125,6 +128,11 @@ def trajectory(
     if reward is None:
         reward = jnp.zeros_like(log_prob)
     elif reward.ndim == 1:
+        if reward.shape != (num_rows,):
+            raise ValueError(
+                f"reward has {reward.shape[0]} entries for {num_rows} rows of log_prob: give one "
+                f"for each row, or an array of shape {(num_rows, num_decisions)}"
+            )
         reward = jnp.where(last, jnp.asarray(reward, log_prob.dtype)[:, None], 0.0)
     rows = jnp.arange(num_rows)
     built = Trajectory(

@@ -14,7 +14,8 @@ VALUES = ("value", "next_value")
 def reinforce(discount: float = 0.99, entropy: float = 0.0) -> Estimator:
     """REINFORCE with the return from each decision on, no baseline.
 
-    A decision whose episode does not end inside its row has an unknown return and is left out.
+    A decision whose episode does not end inside its row has an unknown return and is left out
+    of the mean.
 
     Args:
       discount: in [0, 1].
@@ -35,7 +36,7 @@ def reinforce(discount: float = 0.99, entropy: float = 0.0) -> Estimator:
         advantage=advantage,
         reference=references.detached,
         stabiliser=stabilisers.selected("complete"),
-        aggregate=aggregates.decision_mean,
+        aggregate=aggregates.selected_mean,
         regularisers=_entropy(entropy),
     )
 

@@ -52,6 +52,7 @@ def srft_offline(*, ddof: int = 1, epsilon: float = 1e-6) -> Estimator:
             trajectory.num_rows,
             ddof=ddof,
             epsilon=epsilon,
+            valid=jnp.any(trajectory.mask > 0, axis=-1),
         )
 
     return Estimator(

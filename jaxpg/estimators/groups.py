@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+
+import jax.numpy as jnp
 
 from jaxpg.estimator import Estimator
 from jaxpg.parts import advantages, aggregates, likelihoods, references, stabilisers
@@ -22,6 +25,7 @@ def rloo() -> Estimator:
         advantage=_on_groups(advantages.leave_one_out),
         reference=references.detached,
         aggregate=aggregates.row_sum_mean,
+        whole_rows=True,
     )
 
 
@@ -65,7 +69,7 @@ def dr_grpo(clip: float = 0.2, *, length: int | None = None) -> Estimator:
         advantage=_on_groups(advantages.group_mean_only),
         stabiliser=stabilisers.clip(clip),
         aggregate=constant if length is None else aggregates.fixed_length_mean(length),
-        whole_rows=length is None,
+        whole_rows=True,
     )
 
 
@@ -183,7 +187,8 @@ def reinforce_whitened(clip: float = 0.2, *, ddof: int = 0, epsilon: float = 1e-
     """
 
     def advantage(trajectory: Trajectory) -> Array:
-        return advantages.whiten(trajectory.total_reward, ddof=ddof, epsilon=epsilon)
+        rows = jnp.any(trajectory.mask > 0, axis=-1)
+        return advantages.whiten(trajectory.total_reward, rows, ddof=ddof, epsilon=epsilon)
 
     return Estimator(
         name="reinforce_whitened",
@@ -193,15 +198,15 @@ def reinforce_whitened(clip: float = 0.2, *, ddof: int = 0, epsilon: float = 1e-
     )
 
 
-def _on_groups(primitive: Callable[[Array, Array, int], Array]) -> Callable[[Trajectory], Array]:
+def _on_groups(primitive: Callable[..., Array]) -> Callable[[Trajectory], Array]:
+    # A row without a real decision is padding: its reward of 0 belongs to no group.
     return lambda trajectory: primitive(
-        trajectory.total_reward, trajectory.group_ids, trajectory.num_rows
+        trajectory.total_reward,
+        trajectory.group_ids,
+        trajectory.num_rows,
+        valid=jnp.any(trajectory.mask > 0, axis=-1),
     )
 
 
 def _normalised(ddof: int, epsilon: float) -> Callable[[Trajectory], Array]:
-    return _on_groups(
-        lambda rewards, group_ids, num_groups: advantages.group_normalised(
-            rewards, group_ids, num_groups, ddof=ddof, epsilon=epsilon
-        )
-    )
+    return _on_groups(functools.partial(advantages.group_normalised, ddof=ddof, epsilon=epsilon))

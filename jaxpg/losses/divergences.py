@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from jaxpg.types import Array
 
 LARGEST_EXPONENT = 60.0
-"""exp of a larger difference is cut here, so that an outlier is a large number and not inf."""
+"""exp of a larger difference is cut here, so that an outlier is a large number and not inf; beyond
+it the gradient is 0."""
 
 
 def k1(log_prob: Array, reference_log_prob: Array) -> Array:
@@ -60,8 +61,9 @@ def k3(log_prob: Array, reference_log_prob: Array) -> Array:
     >>> k3(jnp.log(jnp.array([0.8, 0.2])), jnp.log(jnp.array([0.5, 0.5]))).tolist()
     [0.0950, 0.5837]
     """
-    difference = -k1(log_prob, reference_log_prob)
-    return jnp.expm1(jnp.minimum(difference, LARGEST_EXPONENT)) - difference
+    # Both terms are cut: cutting the exponential alone would turn the gradient's sign.
+    difference = jnp.minimum(-k1(log_prob, reference_log_prob), LARGEST_EXPONENT)
+    return jnp.expm1(difference) - difference
 
 
 ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}

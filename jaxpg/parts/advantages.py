@@ -134,8 +134,8 @@ def n_step_return(
 ) -> Array:
     """Sum of up to `num_steps` discounted rewards plus the value of what follows them.
 
-    The sum stops early at an episode's end and at the end of the row, with the discount's power
-    that belongs to the number of rewards taken.
+    The sum stops early at an episode's end, before padding and at the end of the row, with the
+    discount's power that belongs to the number of rewards taken.
 
     Args:
       reward: `[B, T]` float.
@@ -148,6 +148,9 @@ def n_step_return(
 
     Returns:
       `[B, T]` float, 0 on padding.
+
+    Raises:
+      ValueError: `num_steps` is below 1.
 
     Source: Sutton and Barto 2018, eq. 7.1.
 
@@ -203,7 +206,7 @@ def v_trace(
     Returns:
       `(target, advantage)`, both `[B, T]` float: the value target `v_s`, and
       `rho (r + discount v_{s+1} - V(s))`, which already holds the clipped ratio: use it with the
-      detached reference, or divide the ratio out.
+      detached reference, or divide the ratio out. Both are 0 on padding.
 
     Source: Espeholt et al. 2018, "IMPALA", eq. 1 and section 4.2.
     """
@@ -216,11 +219,11 @@ def v_trace(
     ends = terminated | truncated
     bootstrap = jnp.where(terminated, 0.0, next_value)
     delta = rho * (reward + discount * bootstrap - value)
-    correction = _backward(delta, discount * trace * jnp.where(ends, 0.0, 1.0), real)
-    following = jnp.concatenate([correction[:, 1:], jnp.zeros_like(correction[:, :1])], axis=1)
+    keep = discount * trace * jnp.where(ends, 0.0, 1.0)
+    correction, following = _backward_with_next(delta, keep, real)
     next_target = bootstrap + jnp.where(ends, 0.0, following)
     advantage = rho * (reward + discount * next_target - value)
-    return value + correction, jnp.where(real, advantage, 0.0)
+    return jnp.where(real, value + correction, 0.0), jnp.where(real, advantage, 0.0)
 
 
 def group_normalised(
@@ -253,7 +256,7 @@ def group_normalised(
     centred, count, valid = _centred(rewards, group_ids, num_groups, valid)
     squares = jax.ops.segment_sum(centred**2, group_ids, num_groups)
     variance = squares / jnp.maximum(count - ddof, 1.0)
-    return centred / (jnp.sqrt(variance)[group_ids] + epsilon)
+    return centred / (_root(variance)[group_ids] + epsilon)
 
 
 def group_mean_only(
@@ -333,9 +336,12 @@ def whiten(
     safe = jnp.where(real, advantage, 0.0)
     count = parallel.total(jnp.sum(jnp.where(real, 1.0, 0.0)))
     mean = parallel.total(jnp.sum(safe)) / jnp.maximum(count, 1.0)
-    centred = jnp.where(real, safe - mean, 0.0)
+    # The mean of n equal floats need not be that float: say "no signal" exactly.
+    high = parallel.largest(jnp.max(jnp.where(real, safe, -jnp.inf), initial=-jnp.inf))
+    low = -parallel.largest(jnp.max(jnp.where(real, -safe, -jnp.inf), initial=-jnp.inf))
+    centred = jnp.where(real & (high > low), safe - mean, 0.0)
     variance = parallel.total(jnp.sum(centred**2)) / jnp.maximum(count - ddof, 1.0)
-    return (centred if shift_mean else safe) / (jnp.sqrt(variance) + epsilon)
+    return (centred if shift_mean else safe) / (_root(variance) + epsilon)
 
 
 def _centred(
@@ -356,14 +362,27 @@ def _centred(
     return jnp.where(spread, safe - mean[group_ids], 0.0), count, valid
 
 
+def _root(variance: Array) -> Array:
+    """Square root whose gradient at 0 is 0 and not infinite."""
+    positive = variance > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1.0)), 0.0)
+
+
 def _backward(increment: Array, keep: Array, real: Array) -> Array:
     """Solves x_t = increment_t + keep_t x_{next real t}, from the end; 0 on padding."""
+    return _backward_with_next(increment, keep, real)[0]
 
-    def step(following: Array, at: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+
+def _backward_with_next(increment: Array, keep: Array, real: Array) -> tuple[Array, Array]:
+    """`_backward`, and for each t the solution at the next real t (0 where there is none)."""
+
+    def step(following: Array, at: tuple[Array, Array, Array]) -> tuple[Array, tuple]:
         increment_t, keep_t, real_t = at
         here = jnp.where(real_t, increment_t + keep_t * following, following)
-        return here, jnp.where(real_t, here, 0.0)
+        return here, (jnp.where(real_t, here, 0.0), following)
 
     time_first = jax.tree.map(lambda x: x.T, (increment, keep, real))
-    _, result = jax.lax.scan(step, jnp.zeros_like(increment[:, 0]), time_first, reverse=True)
-    return result.T
+    _, (result, following) = jax.lax.scan(
+        step, jnp.zeros_like(increment[:, 0]), time_first, reverse=True
+    )
+    return result.T, following.T

@@ -60,7 +60,9 @@ def sequence_mean(values: Array, mask: Array, weight: Array | None = None) -> Ar
 
 
 def row_sum_mean(values: Array, mask: Array, weight: Array | None = None) -> Array:
-    """Sum over each row, then the mean over all rows: the policy gradient's own normalisation.
+    """Sum over each row, then the mean over rows: the policy gradient's own normalisation.
+
+    A row without a real decision is padding and is not counted.
 
     Args:
       values: `[B, T]` float.
@@ -77,7 +79,9 @@ def row_sum_mean(values: Array, mask: Array, weight: Array | None = None) -> Arr
 
 
 def fixed_length_mean(length: float) -> Aggregate:
-    """Sum over each row divided by a constant length, then the mean over all rows.
+    """Sum over each row divided by a constant length, then the mean over rows.
+
+    A row without a real decision is padding and is not counted.
 
     Args:
       length: for instance the longest response that is allowed (Dr. GRPO's N = B T_max).
@@ -91,8 +95,8 @@ def fixed_length_mean(length: float) -> Aggregate:
 
     def aggregate(values: Array, mask: Array, weight: Array | None = None) -> Array:
         del weight
-        safe, _ = _masked(values, mask)
-        return jnp.sum(safe) / (length * values.shape[0])
+        safe, real = _masked(values, mask)
+        return jnp.sum(safe) / (length * _count(jnp.sum(jnp.any(real > 0, axis=-1))))
 
     return aggregate
 
@@ -125,7 +129,7 @@ def padded_length_mean(values: Array, mask: Array, weight: Array | None = None) 
       weight: unused.
 
     Returns:
-      Scalar, the masked sum over `B T`.
+      Scalar, the masked sum over `B T`, B being the rows with a real decision.
     """
     return fixed_length_mean(values.shape[1])(values, mask, weight)
 
@@ -143,7 +147,7 @@ def selected_mean(values: Array, mask: Array, weight: Array | None = None) -> Ar
     """
     safe, real = _masked(values, mask)
     chosen = real if weight is None else real * (weight != 0)
-    return jnp.sum(safe * (chosen > 0)) / _count(jnp.sum(chosen))
+    return jnp.sum(jnp.where(chosen > 0, safe, 0.0)) / _count(jnp.sum(chosen))
 
 
 def weights_of(aggregate: Aggregate, mask: Array, weight: Array | None = None) -> Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import chex
+import jax
 import jax.numpy as jnp
 
 from jaxpg.types import Array
@@ -80,7 +81,8 @@ def shaped(gamma: float = 0.1) -> Likelihood:
 
     def likelihood(log_prob: Array, mask: Array) -> Array:
         chex.assert_equal_shape([log_prob, mask])
-        return log_prob - jnp.log(jnp.exp(log_prob) + gamma)
+        # log(pi/(pi + gamma)) without exp(log_prob), which overflows for a sharp density.
+        return -jax.nn.softplus(jnp.log(gamma) - log_prob)
 
     return likelihood
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxpg.losses import divergences, values
-from jaxpg.parts.aggregates import Aggregate, decision_mean
+from jaxpg.parts.aggregates import Aggregate
 from jaxpg.types import Array, Evaluation, Trajectory
 
 
