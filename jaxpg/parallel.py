@@ -3,6 +3,10 @@
 Inside an update, batch statistics go through `mean` and `total`; they reduce over the devices
 when the update runs on several, and are the identity when it runs on one. Nothing else in the
 library asks how many devices there are.
+
+A state is kept in one *merged* form, which is the form that one device works on and that
+checkpoints hold. `split` gives every device its share: what belongs to single environments (the
+leaves below `state.world.rows`) is cut along its leading axis, everything else is copied.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxpg.types import PyTree
 
@@ -42,7 +46,122 @@ def total(tree: PyTree) -> PyTree:
     return jax.lax.psum(tree, AXIS) if num_shards() > 1 else tree
 
 
-def largest(tree: PyTree) -> PyTree:
-    """Largest of every leaf over the devices; it carries no gradient."""
-    tree = jax.lax.stop_gradient(tree)
-    return jax.lax.pmax(tree, AXIS) if num_shards() > 1 else tree
+def check_devices(num_devices: int, world_size: int) -> None:
+    """Refuses a number of devices that is not there or does not divide the environments.
+
+    Args:
+      num_devices: over all hosts.
+      world_size: of the algorithm: environments or prompts over all devices.
+
+    Raises:
+      ValueError: in one sentence.
+    """
+    if not 1 <= num_devices <= jax.device_count():
+        raise ValueError(
+            f"num_devices is {num_devices}, but between 1 and {jax.device_count()} devices of "
+            f"kind {jax.default_backend()!r} can be used here"
+        )
+    if jax.process_count() > 1 and num_devices != jax.device_count():
+        raise ValueError(
+            f"num_devices is {num_devices}, but with {jax.process_count()} processes all "
+            f"{jax.device_count()} devices have to take part"
+        )
+    if num_devices > 1 and (world_size == 0 or world_size % num_devices):
+        raise ValueError(
+            f"num_devices is {num_devices}, which does not divide the {world_size} environments "
+            f"of the algorithm into equal shares"
+        )
+
+
+def data_parallel(function: Callable[..., Any], num_devices: int) -> Callable[..., Any]:
+    """Compiles `(state, shared) -> (state, metrics)`, the state donated.
+
+    Args:
+      function: its batch statistics go through this module.
+      num_devices: 1 compiles for the default device; otherwise state and metrics have a leading
+        axis of devices (see `split`), and `shared` is the same for every device.
+
+    Returns:
+      The compiled function.
+    """
+    if num_devices == 1:
+        return jax.jit(function, donate_argnums=0)
+    return jax.pmap(
+        function,
+        axis_name=AXIS,
+        in_axes=(0, None),
+        devices=None if jax.process_count() > 1 else jax.devices()[:num_devices],
+        donate_argnums=0,
+    )
+
+
+def split(state: PyTree, num_devices: int, num_seeds: int | None = None) -> PyTree:
+    """Gives every device of this process its share of a merged state.
+
+    Args:
+      state: merged; with seeds every leaf has a leading axis `[num_seeds]`.
+      num_devices: over all processes; 1 returns the state as it is.
+      num_seeds: None if there is no axis of seeds.
+
+    Returns:
+      The state with a leading axis of this process's devices.
+    """
+    if num_devices == 1:
+        return state
+    axis = 0 if num_seeds is None else 1
+    local = num_devices // jax.process_count()
+    first = jax.process_index() * local
+
+    def share(path: Any, leaf: jax.Array) -> jax.Array:
+        if not _is_row(path):
+            return jnp.broadcast_to(leaf, (local, *leaf.shape))
+        shape = leaf.shape
+        cut = leaf.reshape((*shape[:axis], num_devices, -1, *shape[axis + 1 :]))
+        return jnp.moveaxis(cut, axis, 0)[first : first + local]
+
+    return jax.tree_util.tree_map_with_path(share, state)
+
+
+def merge(state: PyTree, num_devices: int, num_seeds: int | None = None) -> PyTree:
+    """Undoes `split`, gathering the shares of all processes.
+
+    Args:
+      state: with a leading axis of this process's devices.
+      num_devices: over all processes; 1 returns the state as it is.
+      num_seeds: None if there is no axis of seeds.
+
+    Returns:
+      The merged state.
+    """
+    if num_devices == 1:
+        return state
+    axis = 0 if num_seeds is None else 1
+
+    def whole(path: Any, leaf: jax.Array) -> jax.Array:
+        if not _is_row(path):
+            return leaf[0]
+        leaf = _gather(leaf)
+        rows = jnp.moveaxis(leaf, 0, axis)
+        return rows.reshape((*rows.shape[:axis], -1, *rows.shape[axis + 2 :]))
+
+    return jax.tree_util.tree_map_with_path(whole, state)
+
+
+def is_primary() -> bool:
+    """Whether this process writes files and shows progress."""
+    return jax.process_index() == 0
+
+
+def _gather(leaf: jax.Array) -> jax.Array:
+    if jax.process_count() == 1:
+        return leaf
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    data = jax.random.key_data(leaf) if is_key else leaf
+    gathered = jnp.asarray(multihost_utils.process_allgather(data, tiled=True))
+    return jax.random.wrap_key_data(gathered) if is_key else gathered
+
+
+def _is_row(path: Any) -> bool:
+    names = [getattr(entry, "name", None) for entry in path]
+    return names[:2] == ["world", "rows"]
+

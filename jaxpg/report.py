@@ -1,0 +1,208 @@
+"""What a run tells while it goes on: progress, CSV, TensorBoard, a user's own callable."""
+
+from __future__ import annotations
+
+import csv
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+HEADLINES = ("eval_return", "episode_return", "success", "loss", "entropy")
+"""Metrics that progress shows, the first two of these that a run has."""
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class CsvLog:
+    """One row for each logged update and seed; flushed after every chunk."""
+
+    def __init__(self, path: str | pathlib.Path):
+        """Opens a file that may exist, to append.
+
+        Args:
+          path: of the CSV.
+        """
+        self.path = pathlib.Path(path)
+        self._names: list[str] | None = None
+
+    def read(self, last_update: int) -> list[dict[str, float]]:
+        """Reads the rows up to an update and cuts the file after them.
+
+        Args:
+          last_update: rows beyond it were logged after the checkpoint that is resumed from.
+
+        Returns:
+          The rows kept.
+        """
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            self._names = list(reader.fieldnames or [])
+            rows = []
+            for row in reader:
+                # A line cut short by a kill has empty cells.
+                if None in row.values() or "" in row.values():
+                    continue
+                if int(float(row["update"])) <= last_update:
+                    rows.append({name: float(value) for name, value in row.items()})
+        temporary = self.path.with_suffix(".tmp")
+        with temporary.open("w", newline="") as file:
+            self._write(file, rows, header=True)
+        temporary.replace(self.path)
+        return rows
+
+    def append(self, rows: Sequence[dict[str, float]]) -> None:
+        """Adds rows.
+
+        Args:
+          rows: all with the same names.
+        """
+        if not rows:
+            return
+        header = self._names is None
+        if header:
+            self._names = list(rows[0])
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", newline="") as file:
+            self._write(file, rows, header)
+
+    def _write(self, file: Any, rows: Sequence[dict[str, float]], header: bool) -> None:
+        writer = csv.DictWriter(file, self._names or [])
+        if header:
+            writer.writeheader()
+        for row in rows:
+            writer.writerow({name: _shortest(value) for name, value in row.items()})
+
+
+class TensorBoardLog:
+    """TensorBoard events, one run for each seed."""
+
+    def __init__(self, folder: str | pathlib.Path):
+        """Opens event files.
+
+        Args:
+          folder: where they go.
+
+        Raises:
+          ImportError: tensorboardX is missing; the sentence names the extra.
+        """
+        try:
+            import tensorboardX
+        except ImportError as error:
+            raise ImportError(
+                'tensorboard=True needs tensorboardX: pip install "jaxpg[tensorboard]"'
+            ) from error
+        self._module = tensorboardX
+        self._folder = pathlib.Path(folder)
+        self._writers: dict[int, Any] = {}
+
+    def append(self, rows: Sequence[dict[str, float]]) -> None:
+        """Adds rows of the CSV's form.
+
+        Args:
+          rows: with `update` and `seed`.
+        """
+        for row in rows:
+            seed = int(row["seed"])
+            if seed not in self._writers:
+                self._writers[seed] = self._module.SummaryWriter(
+                    str(self._folder / f"seed_{seed}"), write_to_disk=True
+                )
+            for name, value in row.items():
+                if name not in ("update", "seed", "steps") and np.isfinite(value):
+                    self._writers[seed].add_scalar(name, value, int(row["update"]))
+
+    def close(self) -> None:
+        """Flushes the event files."""
+        for writer in self._writers.values():
+            writer.close()
+
+
+class ProgressReport:
+    """Updates, steps per second, time left and two metrics; plain lines without a terminal."""
+
+    def __init__(self, total: int, done: int, label: str, enabled: bool = True):
+        """Starts to report.
+
+        Args:
+          total: updates of the whole run.
+          done: updates already done, when a run is resumed.
+          label: what the run is called.
+          enabled: False reports nothing.
+        """
+        self._enabled = enabled
+        self._total, self._label = total, label
+        self._began, self._first, self._printed = time.monotonic(), done, 0.0
+        self._bar = None
+        console = Console(file=sys.stderr)
+        if enabled and console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[text]}"),
+                console=console,
+            )
+            self._task = self._bar.add_task(label, total=total, completed=done, text="compiling")
+            self._bar.start()
+        elif enabled:
+            print(f"{label}: compiling", file=sys.stderr, flush=True)
+
+    def update(self, done: int, steps_per_second: float, metrics: dict[str, float]) -> None:
+        """Reports after a chunk.
+
+        Args:
+          done: updates done so far.
+          steps_per_second: of the last chunk.
+          metrics: means of the last chunk.
+        """
+        if not self._enabled:
+            return
+        shown = [name for name in HEADLINES if np.isfinite(metrics.get(name, np.nan))][:2]
+        text = "  ".join(f"{name.replace('_', ' ')} {metrics[name]:.4g}" for name in shown)
+        if steps_per_second:
+            text = f"{_thousands(steps_per_second)} steps/s  {text}"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, text=text)
+            return
+        now = time.monotonic()
+        if now - self._printed < SECONDS_BETWEEN_LINES and done < self._total:
+            return
+        self._printed = now
+        left = (now - self._began) / max(done - self._first, 1) * (self._total - done)
+        print(
+            f"{self._label}: {done}/{self._total} updates  {left:.0f} s left  {text}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _thousands(value: float) -> str:
+    return f"{value / 1e6:.2f}M" if value >= 1e6 else f"{value / 1e3:.1f}k"
+
+
+def _shortest(value: float) -> str:
+    """Shortest text that reads back as the same number."""
+    if isinstance(value, np.floating):
+        return str(value)
+    number = float(value)
+    return str(int(number)) if number.is_integer() else repr(number)
