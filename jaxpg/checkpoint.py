@@ -91,7 +91,9 @@ class Checkpoints:
             pending.result()
         except Exception as error:
             steps = self.steps()
-            good = f"the last good one is {self.folder / str(steps[-1])}" if steps else "none exists"
+            good = (
+                f"the last good one is {self.folder / str(steps[-1])}" if steps else "none exists"
+            )
             raise CheckpointError(
                 f"a checkpoint could not be written to {self.folder} ({_reason(error)}); {good}"
             ) from error

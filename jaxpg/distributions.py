@@ -132,6 +132,7 @@ normal = ActionDistribution(
 
 
 # tanh-normal: the raw action is the one before tanh, so that nothing has to be inverted.
+# The quadrature of its entropy is good to 1e-6 nats for a standard deviation up to 1, to 1e-3 at e.
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(33)
 _WEIGHTS = _WEIGHTS / np.sqrt(2 * np.pi)

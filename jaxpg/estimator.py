@@ -1,7 +1,7 @@
 """The estimator algebra: a policy-gradient loss from four parts, an aggregation and regularisers.
 
-    loss = - aggregate[ stabiliser * exp(log pi_theta - log pi_ref) * advantage ]
-           + sum_k coefficient_k * regulariser_k
+loss = - aggregate[ stabiliser * exp(log pi_theta - log pi_ref) * advantage ]
+       + sum_k coefficient_k * regulariser_k
 """
 
 from __future__ import annotations

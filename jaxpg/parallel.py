@@ -46,6 +46,12 @@ def total(tree: PyTree) -> PyTree:
     return jax.lax.psum(tree, AXIS) if num_shards() > 1 else tree
 
 
+def largest(tree: PyTree) -> PyTree:
+    """Takes the largest of every leaf over the devices; carries no gradient."""
+    tree = jax.lax.stop_gradient(tree)
+    return jax.lax.pmax(tree, AXIS) if num_shards() > 1 else tree
+
+
 def check_devices(num_devices: int, world_size: int) -> None:
     """Refuses a number of devices that is not there or does not divide the environments.
 
@@ -164,4 +170,3 @@ def _gather(leaf: jax.Array) -> jax.Array:
 def _is_row(path: Any) -> bool:
     names = [getattr(entry, "name", None) for entry in path]
     return names[:2] == ["world", "rows"]
-

@@ -156,14 +156,14 @@ def rollout(
     else:
         axis = None
 
-    def step(carry, keys):
+    def step(carry, key):
         rows, finished = carry
-        keys = jax.vmap(lambda k: jax.random.split(k, 2))(keys)
+        key_act, key_env = jax.random.split(key)
         policy_carry, raw, action, log_prob = act(
-            rows.carry, rows.observation, rows.reset, keys[:, 0]
+            rows.carry, rows.observation, rows.reset, row_keys(key_act, num_rows)
         )
         observation, env_state, reward, terminated, truncated, final = step_environments(
-            env, env_params, axis, keys[:, 1], rows.env_state, action
+            env, env_params, axis, row_keys(key_env, num_rows), rows.env_state, action
         )
         ended = terminated | truncated
         total, length = rows.episode_return + reward, rows.episode_length + 1
@@ -195,8 +195,7 @@ def rollout(
 
     counts = jnp.zeros(num_rows, jnp.int32)
     finished = Finished(counts, jnp.zeros(num_rows), counts)
-    # Every key of the rollout in one call: many small hashes cost more than a large one.
-    keys = jax.vmap(lambda k: jax.random.split(k, num_steps), out_axes=1)(row_keys(key, num_rows))
+    keys = jax.random.split(key, num_steps)
     (rows, finished), steps = jax.lax.scan(step, (rows, finished), keys)
     return rows, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), steps), finished
 
@@ -346,7 +345,9 @@ def evaluate(
     Raises:
       ValueError: neither `max_steps` nor the parameters bound an episode.
     """
-    max_steps = getattr(env_params, "max_steps_in_episode", None) if max_steps is None else max_steps
+    max_steps = (
+        getattr(env_params, "max_steps_in_episode", None) if max_steps is None else max_steps
+    )
     if max_steps is None:
         raise ValueError(
             f"max_steps is None and the parameters of {env.name} have no max_steps_in_episode, "
@@ -362,15 +363,17 @@ def evaluate(
 
     def step(carry):
         rows, alive, returns, lengths, time = carry
-        keys = row_keys(jax.random.fold_in(key_steps, time), num_rows)
-        keys = jax.vmap(jax.random.split)(keys)
-        policy_carry, _, action, _ = act(rows.carry, rows.observation, rows.reset, keys[:, 0])
+        key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, time))
+        keys = row_keys(key_act, num_rows)
+        policy_carry, _, action, _ = act(rows.carry, rows.observation, rows.reset, keys)
         observation, env_state, reward, terminated, _ = jax.vmap(
             env.step_env, in_axes=(0, 0, 0, None)
-        )(keys[:, 1], rows.env_state, action, env_params)
+        )(row_keys(key_env, num_rows), rows.env_state, action, env_params)
         truncated = jax.vmap(env.is_truncated, in_axes=(0, None))(env_state, env_params)
         rows = rows.replace(
-            env_state=jax.tree.map(lambda new, old: new.astype(old.dtype), env_state, rows.env_state),
+            env_state=jax.tree.map(
+                lambda new, old: new.astype(old.dtype), env_state, rows.env_state
+            ),
             observation=observation,
             carry=policy_carry,
             reset=jnp.zeros_like(rows.reset),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
 import signal
@@ -223,7 +224,7 @@ class _Run:
         self.progress = ProgressReport(
             self.num_updates, done, config.label, config.progress and parallel.is_primary()
         )
-        chunk, evaluate = self._compiled(state)
+        chunk, evaluate = self._compiled()
         state = parallel.split(state, config.num_devices, seeds)
         compile_time = run_time = 0.0
         first = done
@@ -266,8 +267,7 @@ class _Run:
 
     def _first_state(self) -> tuple[int, PyTree]:
         self._lengths: list[int] = []
-        # The whole init inside jit: one program instead of hundreds of small ones.
-        init = jax.jit(self.algorithm.init if self.num_seeds is None else jax.vmap(self.algorithm.init))
+        init = _compiled_call(self.algorithm.init, None if self.num_seeds is None else (0,))
         steps = self.checkpoints.steps() if self.checkpoints is not None else []
         if not (self.config.resume and steps):
             if self.config.resume and self.writes:
@@ -295,29 +295,12 @@ class _Run:
                     f"{there.get(name)!r} there and {here.get(name)!r} here"
                 )
 
-    def _compiled(self, state: PyTree) -> tuple[Callable, Callable | None]:
-        algorithm, capacity = self.algorithm, self.chunk_length
-
-        def one_seed(state: PyTree, length: Array) -> tuple[PyTree, PyTree]:
-            shapes = jax.eval_shape(algorithm.update, state)[1]
-            buffers = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), shapes)
-
-            def body(index, carry):
-                state, buffers = carry
-                state, metrics = algorithm.update(state)
-                return state, jax.tree.map(lambda b, m: b.at[index].set(m), buffers, metrics)
-
-            # The length is an argument: a shorter last chunk is no second program.
-            return jax.lax.fori_loop(0, length, body, (state, buffers))
-
-        function = one_seed if self.num_seeds is None else jax.vmap(one_seed, in_axes=(0, None))
-        chunk = parallel.data_parallel(function, self.config.num_devices)
+    def _compiled(self) -> tuple[Callable, Callable | None]:
+        algorithm, seeds = self.algorithm, self.num_seeds is not None
+        chunk = _compiled_chunk(algorithm.update, self.chunk_length, seeds, self.config.num_devices)
         if algorithm.evaluate is None or self.config.evaluate_every is None:
             return chunk, None
-        evaluate = algorithm.evaluate
-        if self.num_seeds is not None:
-            evaluate = jax.vmap(evaluate, in_axes=(0, None))
-        return chunk, jax.jit(evaluate)
+        return chunk, _compiled_call(algorithm.evaluate, (0, None) if seeds else None)
 
     def _next_length(self, done: int) -> int:
         """Up to the chunk's end, but not past the next evaluation."""
@@ -351,7 +334,9 @@ class _Run:
         for index in range(last):
             if updates[index] % self.config.log_every and updates[index] != self.num_updates:
                 continue
-            new = self._as_rows(int(updates[index]), steps, {k: v[index] for k, v in metrics.items()})
+            new = self._as_rows(
+                int(updates[index]), steps, {k: v[index] for k, v in metrics.items()}
+            )
             self.rows += new
             if self.writes:
                 self.csv.append(new)
@@ -381,9 +366,11 @@ class _Run:
         if self.checkpoints is not None:
             self.checkpoints.wait()
             steps = self.checkpoints.steps()
-            kept = f"the last good checkpoint is {self.checkpoints.folder / str(steps[-1])}" if (
-                steps
-            ) else "no checkpoint was written yet"
+            kept = (
+                f"the last good checkpoint is {self.checkpoints.folder / str(steps[-1])}"
+                if (steps)
+                else "no checkpoint was written yet"
+            )
         raise NonFiniteError(
             f"metric {name!r}{where} is not finite at update {update} of {self.num_updates}; {kept}"
         )
@@ -439,6 +426,34 @@ class _Run:
 
     def _steps(self, updates: int) -> float:
         return float(updates * self.algorithm.steps_per_update * (self.num_seeds or 1))
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled_chunk(
+    update: Callable, capacity: int, with_seeds: bool, num_devices: int
+) -> Callable[[PyTree, Array], tuple[PyTree, PyTree]]:
+    """The program of a chunk; a second run of one algorithm finds it compiled."""
+
+    def one_seed(state: PyTree, length: Array) -> tuple[PyTree, PyTree]:
+        shapes = jax.eval_shape(update, state)[1]
+        buffers = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), shapes)
+
+        def body(index, carry):
+            state, buffers = carry
+            state, metrics = update(state)
+            return state, jax.tree.map(lambda b, m: b.at[index].set(m), buffers, metrics)
+
+        # The length is an argument: a shorter last chunk is no second program.
+        return jax.lax.fori_loop(0, length, body, (state, buffers))
+
+    function = jax.vmap(one_seed, in_axes=(0, None)) if with_seeds else one_seed
+    return parallel.data_parallel(function, num_devices)
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled_call(function: Callable, axes: tuple[int | None, ...] | None) -> Callable:
+    """`function` inside jit, vmapped over these axes; one program instead of many small ones."""
+    return jax.jit(function if axes is None else jax.vmap(function, in_axes=axes))
 
 
 def _keys(key: Array, num_seeds: int | None) -> tuple[Array, int | None]:

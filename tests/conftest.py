@@ -9,16 +9,24 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import flax
 import jax
+import jax.numpy as jnp
 import matplotlib
 import pytest
+from gymnax.environments import spaces
+from gymnax.environments.environment import Environment
+
+import jaxpg_envs
+from jaxpg import estimators, networks
+from jaxpg.algorithms import on_policy
 
 matplotlib.use("Agg")
 
 CACHE = pathlib.Path(__file__).parent.parent / ".cache" / "jax"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)  # also for the processes that tests start
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -26,3 +34,70 @@ def _fixed_precision():
     """A test that leaves float64 switched on would change every later one."""
     yield
     assert not jax.config.jax_enable_x64
+
+
+@flax.struct.dataclass
+class CountingState:
+    """State of the counting environment."""
+
+    time: jax.Array
+    draw: jax.Array
+
+
+@flax.struct.dataclass
+class CountingParams:
+    """An episode terminates after `length` steps and is truncated after `max_steps_in_episode`."""
+
+    length: int = 1000
+    max_steps_in_episode: int = 3
+
+
+class CountingEnv(Environment):
+    """Reward 1 a step; the observation is (time, a number drawn at reset)."""
+
+    @property
+    def default_params(self):
+        return CountingParams()
+
+    def reset_env(self, key, params):
+        state = CountingState(jnp.zeros((), jnp.int32), jax.random.uniform(key))
+        return self._observe(state), state
+
+    def step_env(self, key, state, action, params):
+        state = state.replace(time=state.time + 1)
+        terminated = state.time >= params.length
+        return self._observe(state), state, jnp.ones(()), terminated, {}
+
+    def _observe(self, state):
+        return jnp.stack([state.time.astype(jnp.float32), state.draw])
+
+    def action_space(self, params):
+        return spaces.Discrete(2)
+
+    def observation_space(self, params):
+        return spaces.Box(0.0, 1e6, (2,), jnp.float32)
+
+
+@pytest.fixture
+def counting_env():
+    return CountingEnv()
+
+
+@pytest.fixture(scope="session")
+def tiny_agent():
+    """A PPO agent on CartPole, small enough to compile in a second; shared to be compiled once."""
+    env, env_params = jaxpg_envs.make("CartPole-v1", max_steps_in_episode=20)
+    return on_policy(
+        env,
+        env_params,
+        estimators.ppo(),
+        networks=networks.actor_critic(
+            env.observation_space(env_params), env.action_space(env_params), hidden=(8,)
+        ),
+        num_envs=8,
+        num_steps=16,
+        num_epochs=2,
+        num_minibatches=2,
+        learning_rate=1e-2,
+        eval_envs=2,
+    )

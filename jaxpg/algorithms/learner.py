@@ -140,7 +140,7 @@ def learn(
         loss, metrics, gradient = parallel.mean((loss, metrics, gradient))
         updates, new_optimiser_state = optimiser.update(gradient, optimiser_state, params)
         new = (optax.apply_updates(params, updates), new_optimiser_state)
-        metrics |= {"loss": loss, "gradient_norm": optax.global_norm(gradient)}
+        metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
         if passes.target_kl is None:
             return (*new, stopped), (metrics, jnp.ones(()))
         kept = jax.tree.map(

@@ -1,0 +1,29 @@
+"""Runs the benchmarks named on the command line, or all of them."""
+
+import sys
+
+from experiments.bench import audit_speed, ppo_cartpole, rollout_brax, runner_overhead
+from jaxpg.choices import one_of
+
+BENCHES = {
+    "ppo_cartpole": ppo_cartpole.run,
+    "rollout_brax": rollout_brax.run,
+    "audit_speed": audit_speed.run,
+    "runner_overhead": runner_overhead.run,
+}
+
+
+def main() -> None:
+    """Each benchmark prints one JSON line for each comparison and stores it."""
+    names = sys.argv[1:] or list(BENCHES)
+    try:
+        for name in names:
+            one_of("bench", name, BENCHES)
+    except ValueError as error:
+        sys.exit(str(error))
+    for name in names:
+        BENCHES[name]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Peers that need another environment: a virtual environment and a process of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import venv
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+REQUIREMENTS = {
+    # rejax 0.1.3 needs gymnax below 1, which excludes an environment shared with ours.
+    "rejax": ["rejax==0.1.3", "gymnax<1"],
+    "stable_baselines3": ["torch==2.13.0", "stable-baselines3==2.9.2", "gymnasium<1.4"],
+}
+
+
+def interpreter(peer: str) -> pathlib.Path:
+    """The peer's Python, installed under `.cache/peers` the first time.
+
+    Args:
+      peer: a name of `REQUIREMENTS`.
+
+    Returns:
+      Path of the interpreter.
+    """
+    folder = ROOT / ".cache" / "peers" / peer
+    python = folder / "bin" / "python"
+    if not (folder / "installed").exists():
+        print(f"installing {' '.join(REQUIREMENTS[peer])}", file=sys.stderr, flush=True)
+        venv.create(folder, with_pip=True, clear=True)
+        # One after the other: torch first, or its dependants choose another build of it.
+        for requirement in REQUIREMENTS[peer]:
+            subprocess.run([python, "-m", "pip", "install", "-q", requirement], check=True)
+        (folder / "installed").touch()
+    return python
+
+
+class Peer:
+    """A peer's process; each `measure` runs one measurement in it."""
+
+    def __init__(self, peer: str, *arguments: str):
+        """Starts the peer and waits until it has compiled.
+
+        Args:
+          peer: a name of `REQUIREMENTS`; runs `peer_<name>.py` of this folder.
+          *arguments: of that script.
+        """
+        script = pathlib.Path(__file__).parent / f"peer_{peer}.py"
+        self._process = subprocess.Popen(
+            [interpreter(peer), script, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        )
+        ready = json.loads(self._process.stdout.readline())
+        self.version, self.compile_seconds = ready["version"], ready["compile_seconds"]
+
+    def measure(self) -> float:
+        """One figure of the peer."""
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.stdin.close()
+        self._process.wait()
