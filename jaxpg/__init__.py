@@ -1,1 +1,48 @@
 """jaxpg: a JAX-native, functional policy-gradient toolkit."""
+
+from jaxpg import (
+    algorithms,
+    checkpoint,
+    diagnostics,
+    distributions,
+    estimators,
+    losses,
+    methods,
+    networks,
+    parallel,
+    parts,
+    report,
+    rollout,
+    runner,
+    types,
+)
+from jaxpg.estimator import Estimator, policy_gradient_loss
+from jaxpg.method import Method
+from jaxpg.parts import advantages
+from jaxpg.types import Algorithm, Trajectory, trajectory
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Algorithm",
+    "Estimator",
+    "Method",
+    "Trajectory",
+    "advantages",
+    "algorithms",
+    "checkpoint",
+    "diagnostics",
+    "distributions",
+    "estimators",
+    "losses",
+    "methods",
+    "networks",
+    "parallel",
+    "parts",
+    "policy_gradient_loss",
+    "report",
+    "rollout",
+    "runner",
+    "trajectory",
+    "types",
+]

@@ -114,7 +114,7 @@ def actor_critic(
     def step(params, carry, observation, reset):
         if config.recurrent:
             carry = jax.tree.map(
-                lambda x: jnp.where(reset.reshape(reset.shape + (1,)), jnp.zeros_like(x), x), carry
+                lambda x: jnp.where(reset.reshape((*reset.shape, 1)), jnp.zeros_like(x), x), carry
             )
         return module.apply(params, carry, for_actor(observation), for_critic(observation))
 
@@ -142,7 +142,9 @@ def actor_critic(
 
     def init(key: Array) -> PyTree:
         # A fixed key: only the shape of a sample is read.
-        sample = jax.tree.map(lambda x: jnp.zeros((1, *x.shape), x.dtype), _example(observation_space))
+        sample = jax.tree.map(
+            lambda x: jnp.zeros((1, *x.shape), x.dtype), _example(observation_space)
+        )
         return module.init(key, initial_carry(1), for_actor(sample), for_critic(sample))
 
     return Networks(
