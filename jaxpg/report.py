@@ -201,8 +201,6 @@ def _thousands(value: float) -> str:
 
 
 def _shortest(value: float) -> str:
-    """Shortest text that reads back as the same number."""
-    if isinstance(value, np.floating):
-        return str(value)
-    number = float(value)
-    return str(int(number)) if number.is_integer() else repr(number)
+    """Shortest text that reads back as the same number, the same after it was read back."""
+    text = str(value)
+    return text.removesuffix(".0")
