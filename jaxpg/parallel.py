@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from jaxpg.types import PyTree
@@ -92,13 +93,14 @@ def data_parallel(function: Callable[..., Any], num_devices: int) -> Callable[..
     """
     if num_devices == 1:
         return jax.jit(function, donate_argnums=0)
-    return jax.pmap(
+    mapped = jax.pmap(
         function,
         axis_name=AXIS,
         in_axes=(0, None),
         devices=None if jax.process_count() > 1 else jax.devices()[:num_devices],
         donate_argnums=0,
     )
+    return mapped if jax.process_count() == 1 else _started_together(mapped)
 
 
 def split(state: PyTree, num_devices: int, num_seeds: int | None = None) -> PyTree:
@@ -156,6 +158,23 @@ def merge(state: PyTree, num_devices: int, num_seeds: int | None = None) -> PyTr
 def is_primary() -> bool:
     """Whether this process writes files and shows progress."""
     return jax.process_index() == 0
+
+
+def _started_together(mapped: Any) -> Callable[..., Any]:
+    """Lets every process arrive before the first call.
+
+    The processes then compile at the same time, and none waits so long in its first collective
+    that it gives up on the others.
+    """
+    arrived = []
+
+    def run(state: PyTree, shared: Any) -> Any:
+        if not arrived:
+            ocp.multihost.sync_global_processes("jaxpg: first call")
+            arrived.append(True)
+        return mapped(state, shared)
+
+    return run
 
 
 def _gather(leaf: jax.Array) -> jax.Array:

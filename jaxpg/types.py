@@ -211,3 +211,17 @@ class Algorithm(NamedTuple):
     steps_per_update: int = 0
     world_size: int = 0
     description: Mapping[str, Any] = {}
+
+    def updates_for(self, num_steps: int) -> int:
+        """Updates that take at least `num_steps` environment steps or tokens.
+
+        Args:
+          num_steps: asked for; the run takes a whole number of updates and never fewer steps.
+
+        Returns:
+          The number of updates.
+
+        >>> Algorithm(init=None, update=None, steps_per_update=384).updates_for(1000)
+        3
+        """
+        return -(-num_steps // self.steps_per_update)

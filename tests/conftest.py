@@ -3,9 +3,14 @@
 import os
 import pathlib
 
-# Before jax is imported anywhere: device tests shard over four host devices.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+# Before jax is imported anywhere: device tests shard over four host devices, and the many tiny
+# programs of the tests take longer to optimise than to run.
+os.environ["XLA_FLAGS"] = " ".join(
+    (
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=4",
+        "--xla_backend_optimization_level=0",
+    )
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 

@@ -89,7 +89,8 @@ def test_two_hosts_on_loopback_equal_one(tiny_agent, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+    environment = os.environ | {"XLA_FLAGS": flags}
     hosts = [
         subprocess.Popen(
             [sys.executable, "-c", HOST, address, str(i), tmp_path / "run", tmp_path / "p.npz"],

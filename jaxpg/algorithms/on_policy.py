@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -181,22 +182,23 @@ def on_policy(
     )
 
 
-def act_with(networks: Networks, params: PyTree, normalise, *, deterministic: bool = False):
-    """The acting function that `rollout` takes.
+def acting(networks: Networks, policy: Policy, *, deterministic: bool = False) -> rollout.Act:
+    """The acting function of a policy, for `rollout.rollout`, `rollout.evaluate` or your own loop.
 
     Args:
-      networks: policy.
-      params: its parameters.
-      normalise: of observations, frozen.
-      deterministic: take the mode.
+      networks: that the policy was trained with.
+      policy: parameters and frozen statistics (`Result.policy`, or what you restored).
+      deterministic: take the mode of the distribution.
 
     Returns:
-      `(carry, observation, reset, keys) -> (carry, raw action, action, log_prob)`.
+      `(carry, observation, reset, keys [B]) -> (carry, raw action, action, log_prob)`, leading
+      axes `[B]`; the environment takes `action`.
     """
-    family = networks.distribution
+    family, statistics = networks.distribution, policy.observation_statistics
 
-    def act(carry, observation, reset, keys):
-        carry, parameters, _ = networks.step(params, carry, normalise(observation), reset)
+    def act(carry: PyTree, observation: PyTree, reset: Array, keys: Array):
+        observation = normalised(statistics, observation)
+        carry, parameters, _ = networks.step(policy.params, carry, observation, reset)
         if deterministic:
             raw = family.mode(parameters)
         else:
@@ -204,6 +206,13 @@ def act_with(networks: Networks, params: PyTree, normalise, *, deterministic: bo
         return carry, raw, networks.to_environment(raw), family.log_prob(parameters, raw)
 
     return act
+
+
+def normalised(statistics: Any, observation: PyTree) -> PyTree:
+    """Normalises with statistics, or returns the observation where there are none (`()`)."""
+    if isinstance(statistics, normalisation.RunningStatistics):
+        return normalisation.normalise(statistics, observation)
+    return observation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,8 +248,9 @@ class _Agent:
     ) -> tuple[Trajectory, World, Metrics]:
         """One rollout. Stored observations are normalised as the policy saw them."""
         del state
-        normalise = _normaliser(world.shared)
-        act = act_with(self.networks, params, normalise)
+        policy = Policy(params, world.shared.get("observation", ()))
+        normalise = functools.partial(normalised, policy.observation_statistics)
+        act = acting(self.networks, policy)
         rows, steps, finished = rollout.rollout(
             self.env, self.env_params, act, world.rows, key, self.config.num_steps
         )
@@ -340,12 +350,8 @@ class _Agent:
     def episodes(self, state: TrainState, key: Array) -> Metrics:
         """Plays whole episodes with frozen statistics."""
         config = self.config
-        act = act_with(
-            self.networks,
-            state.params,
-            _normaliser(state.world.shared),
-            deterministic=config.eval_deterministic,
-        )
+        policy = Policy(state.params, state.world.shared.get("observation", ()))
+        act = acting(self.networks, policy, deterministic=config.eval_deterministic)
         env_params = self.env_params
         if config.env_params_per_env:
             env_params = jax.tree.map(lambda x: x[0], env_params)
@@ -365,12 +371,6 @@ class _Agent:
             "eval_length": jnp.mean(lengths.astype(jnp.float32)),
             "eval_complete": jnp.mean(complete.astype(jnp.float32)),
         }
-
-
-def _normaliser(shared: dict[str, normalisation.RunningStatistics]):
-    if "observation" not in shared:
-        return lambda observation: observation
-    return lambda observation: normalisation.normalise(shared["observation"], observation)
 
 
 def _passes(config: OnPolicyConfig, method: Method, networks: Networks) -> learner.Passes:

@@ -7,8 +7,9 @@ import optax
 import pytest
 
 import jaxpg_envs
-from jaxpg import estimators, methods, networks, runner
-from jaxpg.algorithms import on_policy
+from jaxpg import estimators, methods, networks, normalisation, rollout, runner
+from jaxpg.algorithms import Policy, acting, on_policy
+from jaxpg.checkpoint import Checkpoints
 from jaxpg.method import Method
 
 SMALL = {"num_envs": 4, "num_steps": 8, "num_epochs": 1, "num_minibatches": 1}
@@ -157,16 +158,49 @@ def test_evaluation_leaves_state_and_statistics_alone():
 
 def test_the_policy_carries_the_statistics_it_was_trained_with():
     agent = pendulum(normalise_observations=True)
-    state = agent.update(agent.init(jax.random.key(0)))[0]
+    state = jax.jit(lambda key: agent.update(agent.init(key))[0])(jax.random.key(0))
     policy = agent.policy(state)
     assert float(policy.observation_statistics.num_samples) == 32
     assert np.any(policy.observation_statistics.mean != 0)
 
 
+def test_a_restored_policy_normalises_as_it_was_trained(tmp_path):
+    data = jnp.array([[95.0, 105.0]]).T  # mean 100, variance 25
+    statistics = normalisation.update_statistics(
+        normalisation.initial_statistics(jnp.zeros(1)), data
+    )
+    folder = Checkpoints(tmp_path)
+    folder.save(0, Policy({"w": jnp.ones(1)}, statistics), {})
+    folder.wait()
+    like = Policy({"w": jnp.zeros(1)}, normalisation.initial_statistics(jnp.zeros(1)))
+    _, policy = Checkpoints(tmp_path).restore(like, {})
+    seen = normalisation.normalise(policy.observation_statistics, jnp.array([105.0]))
+    np.testing.assert_allclose(seen, 1.0, rtol=1e-6)
+
+
+def test_a_policy_acts_outside_of_training():
+    env, params = jaxpg_envs.make("CartPole-v1", max_steps_in_episode=10)
+    network = networks.actor_critic(
+        env.observation_space(params), env.action_space(params), hidden=(8,)
+    )
+    agent = on_policy(env, params, estimators.ppo(), networks=network, **SMALL)
+    policy = agent.policy(jax.jit(agent.init)(jax.random.key(0)))
+    act = acting(network, policy, deterministic=True)
+    returns, _, complete = rollout.evaluate(env, params, act, jax.random.key(1), num_envs=3)
+    assert returns.shape == (3, 1) and complete.all()
+
+
+def test_a_budget_in_steps_is_rounded_up_to_whole_updates():
+    env, params = jaxpg_envs.make("CartPole-v1")
+    agent = on_policy(env, params, estimators.ppo(), num_envs=3, num_steps=128)
+    # 1,000 steps asked, 384 an update: 3 updates of 1,152 steps, not 2 of 768.
+    assert agent.updates_for(1000) == 3 and agent.updates_for(1152) == 3
+
+
 def test_runs_with_other_seeds_differ_everywhere():
     agent = cartpole()
     keys = jax.vmap(jax.random.key)(jnp.arange(3))
-    states = jax.vmap(agent.init)(keys)
+    states = jax.jit(jax.vmap(agent.init))(keys)
     for leaf in (
         states.params["params"]["policy_torso"]["Dense_0"]["kernel"],
         states.world.rows.observation,
@@ -186,10 +220,10 @@ def test_an_update_uses_no_key_twice():
 
 def test_other_optimisers_and_schedules_are_accepted():
     agent = cartpole(learning_rate=optax.linear_schedule(1e-3, 0.0, 10))
-    agent.update(agent.init(jax.random.key(0)))
+    jax.eval_shape(agent.update, jax.eval_shape(agent.init, jax.random.key(0)))
     env, params = jaxpg_envs.make("CartPole-v1")
     agent = on_policy(env, params, estimators.a2c(), optimiser=optax.rmsprop(1e-3), **SMALL)
-    agent.update(agent.init(jax.random.key(0)))
+    jax.eval_shape(agent.update, jax.eval_shape(agent.init, jax.random.key(0)))
 
 
 @pytest.mark.parametrize("name", ["reinforce", "reinforce_with_baseline", "a2c", "impala"])
@@ -204,7 +238,7 @@ def test_a_batch_of_different_environments_is_one_agent(counting_env):
         length=jnp.array([1, 2, 3, 4]), max_steps_in_episode=jnp.full(4, 9)
     )
     agent = on_policy(counting_env, params, estimators.ppo(), env_params_per_env=True, **SMALL)
-    _, metrics = agent.update(agent.init(jax.random.key(0)))
+    _, metrics = jax.jit(lambda key: agent.update(agent.init(key)))(jax.random.key(0))
     assert metrics["episode_count"] == 8 + 4 + 2 + 2
 
 

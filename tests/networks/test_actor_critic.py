@@ -53,9 +53,7 @@ def test_a_recurrent_unroll_equals_its_steps_and_resets_at_episode_ends(shared):
     carries, logits, value = network.unroll(params, carry, observation, reset)
     state = carry
     for t in range(4):
-        state, step_logits, step_value = network.step(
-            params, state, observation[:, t], reset[:, t]
-        )
+        state, step_logits, step_value = network.step(params, state, observation[:, t], reset[:, t])
         np.testing.assert_allclose(logits[:, t], step_logits, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(value[:, t], step_value, rtol=1e-5, atol=1e-6)
     # After the reset at t = 2 row 0 is a fresh episode, bit for bit.
