@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from jaxpg import distributions
 from jaxpg.choices import one_of, replace_fields
-from jaxpg.networks.mlp import ACTIVATIONS, MLP
+from jaxpg.networks.mlp import ACTIVATIONS, MLP, orthogonal
 from jaxpg.networks.observations import encoder
 from jaxpg.types import Array, PyTree
 
@@ -179,9 +179,7 @@ class ActorCritic(nn.Module):
             critic, carry_critic = policy, ()
         else:
             critic, carry_critic = self._torso("critic", carry[1:], critic_input)
-        value = nn.Dense(
-            1, kernel_init=nn.initializers.orthogonal(1.0), dtype=self.dtype, name="value"
-        )(critic)
+        value = nn.Dense(1, kernel_init=orthogonal(1.0), dtype=self.dtype, name="value")(critic)
         return carry_policy + carry_critic, parameters, value[..., 0].astype(jnp.float32)
 
     def _torso(self, name: str, carry: PyTree, inputs: Array) -> tuple[Array, PyTree]:
@@ -190,14 +188,17 @@ class ActorCritic(nn.Module):
         hidden = MLP(config.hidden, activation, self.dtype, name=f"{name}_torso")(inputs)
         if not config.recurrent:
             return hidden, ()
-        state, hidden = nn.GRUCell(config.recurrent, name=f"{name}_gru")(carry[0], hidden)
+        cell = nn.GRUCell(
+            config.recurrent, recurrent_kernel_init=orthogonal(1.0), name=f"{name}_gru"
+        )
+        state, hidden = cell(carry[0], hidden)
         return hidden, (state,)
 
     def _head(self, hidden: Array) -> PyTree:
         def dense(name: str, bias: float = 0.0) -> Array:
             layer = nn.Dense(
                 self.num_actions,
-                kernel_init=nn.initializers.orthogonal(0.01),
+                kernel_init=orthogonal(0.01),
                 bias_init=nn.initializers.constant(bias),
                 dtype=self.dtype,
                 name=name,

@@ -1,0 +1,1 @@
+"""Every system: its paper, what implements it, its experiment, its recorded result."""
