@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import sys
 import time
@@ -18,34 +17,36 @@ from jaxpg.algorithms import on_policy
 
 OUT = pathlib.Path("runs") / "demo"
 SOLVED = 475.0
-SIZES = {"full": (8, 60, 1000), "smoke": (2, 3, 100)}
+SIZES = {"full": (8, 244, 1000), "smoke": (2, 4, 100)}
 """Seeds, updates and audited batches."""
 
 
-def main(size: str = "full") -> int:
+def main(size: str = "full", out: pathlib.Path = OUT) -> int:
     """Trains, draws, audits.
 
     Args:
       size: a name of `SIZES`.
+      out: folder of the figures.
 
     Returns:
       0.
     """
     num_seeds, num_updates, num_batches = SIZES[size]
-    OUT.mkdir(parents=True, exist_ok=True)
-    train_cartpole(num_seeds, num_updates)
-    audit(num_batches)
+    out.mkdir(parents=True, exist_ok=True)
+    train_cartpole(num_seeds, num_updates, out)
+    audit(num_batches, out)
     return 0
 
 
-def train_cartpole(num_seeds: int, num_updates: int) -> None:
+def train_cartpole(num_seeds: int, num_updates: int, out: pathlib.Path) -> None:
     """PPO on CartPole for all seeds in one program, and a picture of it."""
     env, env_params = jaxpg_envs.make("CartPole-v1")
     agent = on_policy(
         env,
         env_params,
-        estimators.ppo(),
-        num_envs=64,
+        estimators.ppo(discount=0.98, trace_decay=0.8, entropy=0.0),
+        num_envs=32,
+        num_steps=64,
         learning_rate=1e-3,
         anneal_updates=num_updates,
         eval_envs=32,
@@ -82,11 +83,11 @@ def train_cartpole(num_seeds: int, num_updates: int) -> None:
         x_label="environment steps",
         threshold=SOLVED,
     )
-    figure.savefig(OUT / "cartpole.png")
+    figure.savefig(out / "cartpole.png")
     print(f"   figure: {OUT / 'cartpole.png'}\n", flush=True)
 
 
-def audit(num_batches: int) -> None:
+def audit(num_batches: int, out: pathlib.Path) -> None:
     """Bias and variance of the GRPO family against the exact gradient."""
     names = ("rloo", "dr_grpo", "grpo", "dapo", "gspo", "cispo", "reinforce_whitened")
     print(
@@ -101,9 +102,9 @@ def audit(num_batches: int) -> None:
         num_batches=num_batches,
     )
     print(report)
-    report.plot(OUT / "audit.png")
+    report.plot(out / "audit.png")
     print(f"   {time.perf_counter() - began:.0f} s; figure: {OUT / 'audit.png'}")
 
 
 if __name__ == "__main__":
-    sys.exit(main(os.environ.get("JAXPG_DEMO", "full")))
+    sys.exit(main())

@@ -6,7 +6,7 @@ import pytest
 from experiments import harness
 
 
-@pytest.mark.parametrize("name", ["cartpole", "pendulum", "brax_reacher"])
+@pytest.mark.parametrize("name", ["cartpole", "pendulum", "brax_pendulum"])
 def test_a_module_is_named_after_its_experiment(name):
     experiment = importlib.import_module(f"experiments.{name}").EXPERIMENT
     assert experiment.module == name
