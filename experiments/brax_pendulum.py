@@ -202,7 +202,8 @@ EXPERIMENT = harness.Experiment(
     tuning=Tuning({"learning_rate": (3e-4, 1e-3, 3e-3)}, seeds=(1000, 1001)),
     check=ours,
     notes=(
-        "Both use the same settings, the learning rate from the same grid, and the last evaluation has the same starts.",
+        "Both use the same settings, the learning rate from the same grid, and the last evaluation "
+        "has the same starts.",
         "brax resets an environment to its first start, ours to a fresh one.",
         "brax 0.14.2 calls jax.device_put_replicated, which jax has removed: the baseline runs "
         "with an equivalent put back.",
