@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib import ticker
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.method_runs import Curve, MethodRun
 from experiments.statistics import interval
+from jaxpg.labels import spread
 
 # Okabe and Ito 2008, the order changed so that the first ones differ most; yellow is left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -85,37 +86,6 @@ def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if values.shape[1] < BAND_SEEDS:
         return values.min(axis=1), values.max(axis=1)
     return interval(values, num_resamples=1_999)
-
-
-def spread(heights: Sequence[float], gap: float) -> np.ndarray:
-    """Moves labels apart until none overlap, in their order and as little as it takes.
-
-    Args:
-      heights: where they want to be, in [0, 1].
-      gap: smallest distance between two.
-
-    Returns:
-      `[n]`, in [0, 1] as long as they fit in there.
-
-    >>> spread([0.5, 0.5], 0.2).round(3).tolist()
-    [0.4, 0.6]
-    """
-    heights = np.asarray(heights, float)
-    order = np.argsort(heights, kind="stable")
-    clusters: list[list[float]] = []
-    for place, index in enumerate(order):
-        # A cluster is [start without its gaps, size]; clusters that collide become one.
-        clusters.append([heights[index] - gap * place, 1])
-        while len(clusters) > 1 and clusters[-2][0] >= clusters[-1][0]:
-            later, earlier = clusters.pop(), clusters.pop()
-            size = earlier[1] + later[1]
-            mean = (earlier[0] * earlier[1] + later[0] * later[1]) / size
-            clusters.append([mean, size])
-    starts = np.concatenate([np.full(int(size), start) for start, size in clusters])
-    offsets = gap * np.arange(len(heights))
-    moved = np.empty_like(heights)
-    moved[order] = np.clip(starts, 0.0, max(0.0, 1.0 - offsets[-1])) + offsets
-    return moved
 
 
 def _curves(

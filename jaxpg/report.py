@@ -6,7 +6,7 @@ import csv
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,6 +129,74 @@ class TensorBoardLog:
         """Flushes the event files."""
         for writer in self._writers.values():
             writer.close()
+
+
+class History:
+    """The metrics of a run so far: in memory as columns, on disk as rows."""
+
+    def __init__(
+        self,
+        num_seeds: int | None,
+        steps_per_update: int,
+        csv_log: CsvLog | None = None,
+        tensorboard: TensorBoardLog | None = None,
+    ):
+        """Starts empty.
+
+        Args:
+          num_seeds: None if there is no axis of seeds.
+          steps_per_update: of one seed, for the column `steps`.
+          csv_log: where rows go, or None.
+          tensorboard: where they go as well, or None.
+        """
+        self._num_seeds, self._steps_per_update = num_seeds, steps_per_update
+        self._csv, self._tensorboard = csv_log, tensorboard
+        self._rows: list[dict[str, float]] = []
+
+    def resume(self, last_update: int) -> None:
+        """Reads what an earlier call logged.
+
+        Args:
+          last_update: of the checkpoint; later rows are dropped.
+        """
+        if self._csv is not None:
+            self._rows = self._csv.read(last_update)
+
+    def append(self, updates: Sequence[int], metrics: Mapping[str, np.ndarray]) -> None:
+        """Adds the metrics of some updates.
+
+        Args:
+          updates: `[N]`, counted from 1.
+          metrics: `[N]` or `[N, num_seeds]` by name.
+        """
+        new = []
+        for index, update in enumerate(updates):
+            for seed in range(self._num_seeds or 1):
+                place = index if self._num_seeds is None else (index, seed)
+                values = {name: value[place] for name, value in metrics.items()}
+                steps = int(update) * self._steps_per_update
+                new.append({"update": int(update), "seed": seed, "steps": steps, **values})
+        self._rows += new
+        for log in (self._csv, self._tensorboard):
+            if log is not None:
+                log.append(new)
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """`[N]` int, the updates that are there."""
+        return np.array([int(row["update"]) for row in self._rows[:: self._num_seeds or 1]], int)
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """`[N]` or `[N, num_seeds]` by name; `steps` is one of them."""
+        shape = (-1,) if self._num_seeds is None else (-1, self._num_seeds)
+        names = [name for name in (self._rows or [{}])[0] if name not in ("update", "seed")]
+        return {
+            name: np.array(
+                [row[name] for row in self._rows], float if name == "steps" else np.float32
+            ).reshape(shape)
+            for name in names
+        }
 
 
 class ProgressReport:

@@ -20,7 +20,7 @@ import numpy as np
 from jaxpg import parallel
 from jaxpg.checkpoint import CheckpointError, Checkpoints
 from jaxpg.choices import at_least, replace_fields
-from jaxpg.report import CsvLog, ProgressReport, TensorBoardLog
+from jaxpg.report import CsvLog, History, ProgressReport, TensorBoardLog
 from jaxpg.types import Algorithm, Array, PyTree
 
 EVALUATION_SEED = 20_011
@@ -151,24 +151,29 @@ class _Run:
         every = config.checkpoint_every
         self.checkpoint_every = max(1, num_updates // 10) if every is None else every
         self.stop_signal: str | None = None
-        self.rows: list[dict[str, float]] = []
-        self.evaluation_rows: list[dict[str, float]] = []
         self.description = dict(algorithm.description) | {
             "num_seeds": num_seeds,
             "key": np.asarray(jax.random.key_data(keys)).tolist(),
         }
         self.out = None if config.out is None else pathlib.Path(config.out)
         self.writes = self.out is not None and parallel.is_primary()
-        self.checkpoints = self.csv = self.evaluation_csv = self.tensorboard = None
+        self.checkpoints = self.tensorboard = None
         if self.out is not None:
             self._open()
+        self.updates, self.evaluations = (
+            History(
+                num_seeds,
+                algorithm.steps_per_update,
+                CsvLog(self.out / name) if self.writes else None,
+                self.tensorboard,
+            )
+            for name in ("metrics.csv", "evaluations.csv")
+        )
         self.progress: ProgressReport | None = None
 
     def _open(self) -> None:
         config, out = self.config, self.out
         self.checkpoints = Checkpoints(out / "checkpoints", config.keep)
-        self.csv = CsvLog(out / "metrics.csv")
-        self.evaluation_csv = CsvLog(out / "evaluations.csv")
         holds = [n for n in ("metrics.csv", "run.json", "checkpoints") if (out / n).exists()]
         if holds and not config.resume:
             raise CheckpointError(
@@ -256,7 +261,10 @@ class _Run:
         policy = self.algorithm.policy
         return Result(
             state=state,
-            **self._history(),
+            updates=self.updates.numbers,
+            metrics=self.updates.columns,
+            evaluated=self.evaluations.numbers,
+            evaluations=self.evaluations.columns,
             num_updates=done,
             complete=done >= self.num_updates,
             wall_time=time.perf_counter() - self.began,
@@ -272,14 +280,13 @@ class _Run:
         if not (self.config.resume and steps):
             if self.config.resume and self.writes:
                 self._require_same_run()
-                self.csv.read(0)
-                self.evaluation_csv.read(0)
+                self.updates.resume(0)
+                self.evaluations.resume(0)
             return 0, init(self.keys)
         like = jax.eval_shape(init, self.keys)
         done, state = self.checkpoints.restore(like, self.description)
-        if self.writes:
-            self.rows = self.csv.read(done)
-            self.evaluation_rows = self.evaluation_csv.read(done)
+        self.updates.resume(done)
+        self.evaluations.resume(done)
         return done, state
 
     def _require_same_run(self) -> None:
@@ -330,18 +337,12 @@ class _Run:
         updates = np.arange(done - length + 1, done + 1)
         bad = self._first_bad(metrics)
         last = length if bad is None else bad[0] + 1
-        steps = self.algorithm.steps_per_update
-        for index in range(last):
-            if updates[index] % self.config.log_every and updates[index] != self.num_updates:
-                continue
-            new = self._as_rows(
-                int(updates[index]), steps, {k: v[index] for k, v in metrics.items()}
-            )
-            self.rows += new
-            if self.writes:
-                self.csv.append(new)
-            if self.tensorboard is not None:
-                self.tensorboard.append(new)
+        logged = [
+            index
+            for index in range(last)
+            if updates[index] % self.config.log_every == 0 or updates[index] == self.num_updates
+        ]
+        self.updates.append(updates[logged], {k: v[logged] for k, v in metrics.items()})
         if bad is not None:
             self._raise_non_finite(int(updates[bad[0]]), *bad[1:])
         if self.config.callback is not None:
@@ -381,48 +382,13 @@ class _Run:
         merged = parallel.merge(state, self.config.num_devices, self.num_seeds)
         key = jax.random.fold_in(jax.random.key(EVALUATION_SEED), done)
         metrics = {name: np.array(v) for name, v in evaluate(merged, key).items()}
-        new = self._as_rows(done, self.algorithm.steps_per_update, metrics)
-        self.evaluation_rows += new
-        if self.writes:
-            self.evaluation_csv.append(new)
-        if self.tensorboard is not None:
-            self.tensorboard.append(new)
+        self.evaluations.append([done], {name: value[None] for name, value in metrics.items()})
         self.progress.update(done, 0.0, {name: _mean(v) for name, v in metrics.items()})
 
     def _save(self, done: int, state: PyTree) -> None:
         merged = parallel.merge(state, self.config.num_devices, self.num_seeds)
         if self.writes:
             self.checkpoints.save(done, merged, self.description)
-
-    def _as_rows(self, update: int, steps: int, metrics: dict[str, Any]) -> list[dict[str, float]]:
-        rows = []
-        for seed in range(self.num_seeds or 1):
-            values = {k: v if self.num_seeds is None else v[seed] for k, v in metrics.items()}
-            rows.append({"update": update, "seed": seed, "steps": update * steps, **values})
-        return rows
-
-    def _history(self) -> dict[str, Any]:
-        updates, metrics = self._columns(self.rows)
-        evaluated, evaluations = self._columns(self.evaluation_rows)
-        return {
-            "updates": updates,
-            "metrics": metrics,
-            "evaluated": evaluated,
-            "evaluations": evaluations,
-        }
-
-    def _columns(self, rows: list[dict[str, float]]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        if not rows:
-            return np.zeros(0, int), {}
-        seeds = self.num_seeds or 1
-        updates = np.array([int(row["update"]) for row in rows[::seeds]])
-        shape = (-1,) if self.num_seeds is None else (-1, seeds)
-        names = [name for name in rows[0] if name not in ("update", "seed")]
-        columns = {
-            name: np.array([row[name] for row in rows], np.float32 if name != "steps" else float)
-            for name in names
-        }
-        return updates, {name: values.reshape(shape) for name, values in columns.items()}
 
     def _steps(self, updates: int) -> float:
         return float(updates * self.algorithm.steps_per_update * (self.num_seeds or 1))

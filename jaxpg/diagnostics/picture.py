@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
-from scipy import optimize
+
+from jaxpg.labels import spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,7 +92,7 @@ def _label(axes: Axes, rows: list[dict]) -> None:
     )
     # Of points at one height, the label of the rightmost one goes on top.
     order = np.lexsort((points[:, 0], np.round(points[:, 1], 3)))
-    heights = _spread(points[order, 1], min(0.05, 1.0 / max(len(rows) - 1, 1)))
+    heights = spread(points[order, 1], min(0.05, 1.0 / max(len(rows) - 1, 1)))
     for place, height in zip(order, heights, strict=True):
         colour = COLOURS[_verdict(rows[place])]
         axes.annotate(
@@ -112,10 +113,3 @@ def _label(axes: Axes, rows: list[dict]) -> None:
                 "linewidth": 0.7,
             },
         )
-
-
-def _spread(heights: np.ndarray, gap: float) -> np.ndarray:
-    """Moves sorted heights apart, as little as it takes (least squares), inside [0, 1]."""
-    offsets = gap * np.arange(len(heights))
-    settled = optimize.isotonic_regression(heights - offsets).x
-    return np.clip(settled, 0.0, 1.0 - offsets[-1]) + offsets

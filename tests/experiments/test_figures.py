@@ -9,6 +9,7 @@ from scipy import optimize
 
 from experiments import figures
 from experiments.method_runs import Curve, MethodRun
+from jaxpg.labels import spread
 
 NAMES = ("PPO", "A2C", "REINFORCE + baseline", "GRPO", "RLOO", "SPO")
 
@@ -87,12 +88,12 @@ def test_labels_move_as_little_as_least_squares_allows():
     order = np.argsort(heights)
     offsets = gap * np.arange(6)
     expected = optimize.isotonic_regression(heights[order] - offsets).x + offsets
-    np.testing.assert_allclose(figures.spread(heights, gap)[order], expected, atol=1e-12)
+    np.testing.assert_allclose(spread(heights, gap)[order], expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("heights", [[1.0, 1.0, 1.0], [0.0, 0.0], [0.5], [0.3, 0.9, 0.1]])
 def test_labels_stay_inside(heights):
-    moved = figures.spread(heights, 0.2)
+    moved = spread(heights, 0.2)
     assert ((moved >= 0) & (moved <= 1)).all()
     assert (np.diff(np.sort(moved)) >= 0.2 - 1e-9).all()
 
