@@ -36,6 +36,8 @@ class Estimator:
       needs: extras that `advantage` reads and that the `score` seam has to provide; `"value"`
         asks for a critic.
       whole_rows: the loss depends on whole rows, so a minibatch may not cut them.
+      settings: the numbers that the parts were made with, plain values, see
+        `description.recorded`; a checkpoint of other settings is refused.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Estimator:
     regularisers: tuple[Regulariser, ...] = ()
     needs: tuple[str, ...] = ()
     whole_rows: bool = False
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def plus(self, *regularisers: Regulariser) -> Estimator:
         """Returns this estimator with more regularisers.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from jaxpg.estimator import Estimator
 from jaxpg.types import Array, Evaluation, Metrics, PyTree, Trajectory
@@ -48,11 +48,13 @@ class Method:
       estimator: gives the default `score` and `loss`.
       override: `(seams) -> seams`, replaces what the method changes with `seams._replace(...)`
         and may call the defaults that it replaces.
+      settings: plain values, see `description.recorded`.
     """
 
     name: str
     estimator: Estimator
     override: Callable[[Seams], Seams] = lambda seams: seams
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @staticmethod
     def from_estimator(estimator: Estimator) -> Method:

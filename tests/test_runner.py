@@ -12,9 +12,12 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from jaxpg import runner, types
+import jaxpg_envs
+from jaxpg import estimators, runner, types
+from jaxpg.algorithms import on_policy
 from jaxpg.checkpoint import CheckpointError
 
 KEY = jax.random.key(0)
@@ -255,6 +258,21 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written to"):
         runner.train(counter(), key=KEY, num_updates=4, out=tmp_path / "file" / "run")
+
+
+def test_a_run_with_another_clip_is_another_configuration(tmp_path):
+    env, params = jaxpg_envs.make("CartPole-v1")
+    sizes = {"num_envs": 2, "num_steps": 4, "num_minibatches": 1, "num_epochs": 1}
+    schedule = optax.linear_schedule(1e-3, 0.0, 10)  # a function has no stable repr
+
+    def agent(clip):
+        return on_policy(env, params, estimators.ppo(clip), learning_rate=schedule, **sizes)
+
+    run = {"key": KEY, "num_updates": 1, "out": tmp_path}
+    runner.train(agent(0.2), **run)
+    runner.train(agent(0.2), resume=True, **run)
+    with pytest.raises(CheckpointError, match=r"estimator is .*'clip': 0.2.* there and .*0.3"):
+        runner.train(agent(0.3), resume=True, **run)
 
 
 SCRIPT = """

@@ -16,6 +16,7 @@ from jaxpg import networks as networks_module
 from jaxpg import normalisation, rollout
 from jaxpg.algorithms import learner
 from jaxpg.choices import at_least, replace_fields
+from jaxpg.description import describe
 from jaxpg.estimator import Estimator
 from jaxpg.method import Method, as_method
 from jaxpg.networks import Networks
@@ -176,8 +177,11 @@ def on_policy(
         description={
             "algorithm": "on_policy",
             "environment": env.name,
+            "env_params": describe(env_params),
             "method": method.name,
-            **{name: repr(value) for name, value in dataclasses.asdict(config).items()},
+            "estimator": describe(method.estimator.settings),
+            "method_settings": describe(method.settings),
+            **describe(config),
         },
     )
 

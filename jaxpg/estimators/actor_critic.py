@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from jaxpg.description import recorded
 from jaxpg.estimator import Estimator
 from jaxpg.parts import advantages, aggregates, references, regularisers, stabilisers
 from jaxpg.types import Array, Trajectory
@@ -11,6 +12,7 @@ from jaxpg.types import Array, Trajectory
 VALUES = ("value", "next_value")
 
 
+@recorded
 def reinforce(discount: float = 0.99, entropy: float = 0.0) -> Estimator:
     """REINFORCE with the return from each decision on, no baseline.
 
@@ -41,6 +43,7 @@ def reinforce(discount: float = 0.99, entropy: float = 0.0) -> Estimator:
     )
 
 
+@recorded
 def reinforce_with_baseline(
     discount: float = 0.99, value: float = 0.5, entropy: float = 0.0
 ) -> Estimator:
@@ -70,6 +73,7 @@ def reinforce_with_baseline(
     )
 
 
+@recorded
 def a2c(
     discount: float = 0.99, trace_decay: float = 1.0, value: float = 0.5, entropy: float = 0.01
 ) -> Estimator:
@@ -95,6 +99,7 @@ def a2c(
     )
 
 
+@recorded
 def ppo(
     clip: float = 0.2,
     *,
@@ -133,6 +138,7 @@ def ppo(
     )
 
 
+@recorded
 def ppo_penalty(
     coefficient: float | str = 1.0,
     *,
@@ -168,6 +174,7 @@ def ppo_penalty(
     )
 
 
+@recorded
 def impala(
     discount: float = 0.99,
     *,

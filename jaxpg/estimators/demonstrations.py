@@ -6,11 +6,13 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from jaxpg.description import recorded
 from jaxpg.estimator import Estimator
 from jaxpg.parts import advantages, aggregates, likelihoods, references, stabilisers
 from jaxpg.types import DEMONSTRATION, Array, Trajectory
 
 
+@recorded
 def sft() -> Estimator:
     """Supervised fine-tuning: the negative log-likelihood of what was done, mean over decisions.
 
@@ -29,6 +31,7 @@ def sft() -> Estimator:
     )
 
 
+@recorded
 def srft_offline(*, ddof: int = 1, epsilon: float = 1e-6) -> Estimator:
     """SRFT's term on demonstrations: raw probability times group-normalised advantage.
 
@@ -64,6 +67,7 @@ def srft_offline(*, ddof: int = 1, epsilon: float = 1e-6) -> Estimator:
     )
 
 
+@recorded
 def luffy_offline(gamma: float = 0.1, *, ddof: int = 1, epsilon: float = 1e-6) -> Estimator:
     """LUFFY's term on demonstrations: SRFT's with the probability shaped to `pi/(pi + gamma)`.
 

@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from jaxpg.description import recorded
 from jaxpg.estimator import Estimator
 from jaxpg.parts import advantages, aggregates, likelihoods, references, stabilisers
 from jaxpg.types import Array, Trajectory
 
 
+@recorded
 def rloo() -> Estimator:
     """REINFORCE with the mean reward of the other rows of the group as baseline; unbiased.
 
@@ -29,6 +31,7 @@ def rloo() -> Estimator:
     )
 
 
+@recorded
 def grpo(clip: float = 0.2, *, ddof: int = 1, epsilon: float = 1e-6) -> Estimator:
     """Group relative policy optimisation. Its KL term is `.plus(regularisers.kl(0.04))`.
 
@@ -51,6 +54,7 @@ def grpo(clip: float = 0.2, *, ddof: int = 1, epsilon: float = 1e-6) -> Estimato
     )
 
 
+@recorded
 def dr_grpo(clip: float = 0.2, *, length: int | None = None) -> Estimator:
     """GRPO without the two biases: no division by the standard deviation nor by the length.
 
@@ -73,6 +77,7 @@ def dr_grpo(clip: float = 0.2, *, length: int | None = None) -> Estimator:
     )
 
 
+@recorded
 def dapo(
     lower: float = 0.2, upper: float = 0.28, *, ddof: int = 1, epsilon: float = 1e-6
 ) -> Estimator:
@@ -99,6 +104,7 @@ def dapo(
     )
 
 
+@recorded
 def gspo(
     lower: float = 3e-4, upper: float = 4e-4, *, ddof: int = 1, epsilon: float = 1e-6
 ) -> Estimator:
@@ -126,6 +132,7 @@ def gspo(
     )
 
 
+@recorded
 def cispo(upper: float = 0.28, *, ddof: int = 1, epsilon: float = 1e-6) -> Estimator:
     """Clipped importance sampling: the weight is cut, the gradient of every token stays.
 
@@ -148,6 +155,7 @@ def cispo(upper: float = 0.28, *, ddof: int = 1, epsilon: float = 1e-6) -> Estim
     )
 
 
+@recorded
 def cispo_masked(
     lower: float = 0.2, upper: float = 0.28, *, ddof: int = 1, epsilon: float = 1e-6
 ) -> Estimator:
@@ -172,6 +180,7 @@ def cispo_masked(
     )
 
 
+@recorded
 def reinforce_whitened(clip: float = 0.2, *, ddof: int = 0, epsilon: float = 1e-8) -> Estimator:
     """REINFORCE++: rewards whitened over the whole batch, PPO's clip, no groups.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from jaxpg.description import recorded
 from jaxpg.estimators import ppo_penalty
 from jaxpg.method import Method, Seams
 from jaxpg.types import Array, Metrics, PyTree, Trajectory
@@ -31,6 +32,7 @@ def adapt_penalty(coefficient: Array, kl: Array, target_kl: float) -> Array:
     return jnp.where(kl < target_kl / 1.5, 0.5 * coefficient, doubled)
 
 
+@recorded
 def ppo_adaptive_penalty(
     target_kl: float = 0.01, initial_coefficient: float = 1.0, **estimator: float
 ) -> Method:
