@@ -11,6 +11,9 @@ import pytest
 
 from jaxpg.checkpoint import CheckpointError, Checkpoints
 
+# Orbax's reader of a damaged file may end its event loop untidily.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 DESCRIPTION = {"algorithm": "test", "rate": 0.1}
 
 
@@ -116,8 +119,6 @@ def test_a_damaged_checkpoint_names_the_last_good_one(tmp_path, damage):
     assert checkpoints.restore(state(), DESCRIPTION, step=1)[0] == 1
 
 
-# The reader of a damaged file may end its event loop untidily.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_every_flipped_bit_is_noticed_or_harmless(tmp_path):
     checkpoints = filled(tmp_path / "good")
     expected = [np.asarray(x) for x in jax.tree.leaves(state(1)["params"])]
