@@ -301,9 +301,12 @@ def leave_one_out(
     >>> leave_one_out(jnp.array([1., 0., 5.]), jnp.array([0, 0, 1]), 2).tolist()
     [1.0, -1.0, 0.0]
     """
-    centred, count, _ = _centred(rewards, group_ids, num_groups, valid)
-    scale = jnp.where(count > 1, count / jnp.maximum(count - 1, 1.0), 0.0)
-    return centred * scale[group_ids]
+    centred, count, valid = _centred(rewards, group_ids, num_groups, valid)
+    safe = jnp.where(valid, rewards, 0.0)
+    total = jax.ops.segment_sum(safe, group_ids, num_groups)
+    others = (total[group_ids] - safe) / jnp.maximum(count[group_ids] - 1, 1.0)
+    # `centred` is exactly 0 where a group has no signal.
+    return jnp.where(centred != 0, safe - others, 0.0)
 
 
 def whiten(
