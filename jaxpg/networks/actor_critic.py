@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from jaxpg import distributions
 from jaxpg.choices import one_of, replace_fields
-from jaxpg.networks.mlp import ACTIVATIONS, MLP, orthogonal
+from jaxpg.networks.mlp import ACTIVATIONS, MLP, Dense, orthogonal
 from jaxpg.networks.observations import encoder
 from jaxpg.types import Array, PyTree
 
@@ -108,6 +108,8 @@ def actor_critic(
     module = ActorCritic(
         family=family.name, num_actions=num_actions, dtype=jnp.dtype(config.dtype), config=config
     )
+    # The layout that suits tall batches; the parameters are the same.
+    tall = module.clone(features_first=jax.default_backend() == "cpu")
     for_actor = encoder(observation_space, config.actor_keys)
     for_critic = encoder(observation_space, config.critic_keys)
 
@@ -123,7 +125,7 @@ def actor_critic(
             # Rows flattened to two dimensions: one large matrix product for each layer.
             shape = reset.shape
             flat = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), observation)
-            _, *outputs = step(params, (), flat, reset.reshape(-1))
+            _, *outputs = tall.apply(params, (), for_actor(flat), for_critic(flat))
             return (), *jax.tree.map(lambda x: x.reshape(shape + x.shape[1:]), outputs)
 
         def one(carry, at):
@@ -166,11 +168,17 @@ class ActorCritic(nn.Module):
     num_actions: int
     dtype: Any
     config: NetworkConfig
+    features_first: bool = False
 
     @nn.compact
     def __call__(self, carry: PyTree, actor_input: Array, critic_input: Array):
         """Returns `(carry, distribution parameters, value or None)` for inputs `[B, D]`."""
         config = self.config
+        if self.features_first:
+            # Without the barrier XLA folds the transposition into slower products.
+            actor_input, critic_input = jax.lax.optimization_barrier(
+                (actor_input.T, critic_input.T)
+            )
         policy, carry_policy = self._torso("policy", carry[:1], actor_input)
         parameters = self._head(policy)
         if not config.critic:
@@ -179,13 +187,16 @@ class ActorCritic(nn.Module):
             critic, carry_critic = policy, ()
         else:
             critic, carry_critic = self._torso("critic", carry[1:], critic_input)
-        value = nn.Dense(1, kernel_init=orthogonal(1.0), dtype=self.dtype, name="value")(critic)
-        return carry_policy + carry_critic, parameters, value[..., 0].astype(jnp.float32)
+        value = self._dense("value", 1, 1.0, critic)
+        return carry_policy + carry_critic, parameters, value[..., 0]
 
     def _torso(self, name: str, carry: PyTree, inputs: Array) -> tuple[Array, PyTree]:
         config = self.config
         activation = ACTIVATIONS[config.activation]
-        hidden = MLP(config.hidden, activation, self.dtype, name=f"{name}_torso")(inputs)
+        torso = MLP(
+            config.hidden, activation, self.dtype, self.features_first, name=f"{name}_torso"
+        )
+        hidden = torso(inputs)
         if not config.recurrent:
             return hidden, ()
         cell = nn.GRUCell(
@@ -194,16 +205,24 @@ class ActorCritic(nn.Module):
         state, hidden = cell(carry[0], hidden)
         return hidden, (state,)
 
+    def _dense(
+        self, name: str, features: int, gain: float, hidden: Array, bias: float = 0.0
+    ) -> Array:
+        """An output layer, `[N, features]` in either layout."""
+        layer = Dense(
+            features,
+            kernel_init=orthogonal(gain),
+            bias_init=nn.initializers.constant(bias),
+            dtype=self.dtype,
+            features_first=self.features_first,
+            name=name,
+        )
+        outputs = layer(hidden).astype(jnp.float32)
+        return outputs.T if self.features_first else outputs
+
     def _head(self, hidden: Array) -> PyTree:
         def dense(name: str, bias: float = 0.0) -> Array:
-            layer = nn.Dense(
-                self.num_actions,
-                kernel_init=orthogonal(0.01),
-                bias_init=nn.initializers.constant(bias),
-                dtype=self.dtype,
-                name=name,
-            )
-            return layer(hidden).astype(jnp.float32)
+            return self._dense(name, self.num_actions, 0.01, hidden, bias)
 
         if self.family == "categorical":
             return dense("logits")
