@@ -78,5 +78,7 @@ def _timed(go, state, steps):
         state["rows"] = jax.block_until_ready(go(key))[0]
         return steps / (time.perf_counter() - began)
 
+    # Twice: the first result may differ from the start in a weak type, which compiles again.
+    measure()
     measure()
     return measure
