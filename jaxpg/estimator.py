@@ -49,7 +49,7 @@ class Estimator:
     regularisers: tuple[Regulariser, ...] = ()
     needs: tuple[str, ...] = ()
     whole_rows: bool = False
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
     def plus(self, *regularisers: Regulariser) -> Estimator:
         """Returns this estimator with more regularisers.

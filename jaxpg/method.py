@@ -54,7 +54,7 @@ class Method:
     name: str
     estimator: Estimator
     override: Callable[[Seams], Seams] = lambda seams: seams
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
     @staticmethod
     def from_estimator(estimator: Estimator) -> Method:

@@ -175,7 +175,8 @@ class _Run:
         config, out = self.config, self.out
         self.checkpoints = Checkpoints(out / "checkpoints", config.keep)
         holds = [n for n in ("metrics.csv", "run.json", "checkpoints") if (out / n).exists()]
-        if holds and not config.resume:
+        # Only the process that writes looks: the others may find what it has just written.
+        if holds and not config.resume and self.writes:
             raise CheckpointError(
                 f"out={str(out)!r} already holds a run ({', '.join(holds)}): pass resume=True to "
                 f"go on with it, or name another folder"

@@ -362,3 +362,9 @@ def test_log_probs_of_another_shape_are_refused():
     batch = trajectory(np.zeros((2, 3), np.float32))
     with pytest.raises(AssertionError, match=r"\(1, 3\).*\(2, 3\)"):
         policy_gradient_loss(estimators.sft(), np.zeros((1, 3), np.float32), batch)
+
+
+def test_an_estimator_is_hashable_so_that_it_can_be_a_static_argument():
+    estimator = estimators.grpo(clip=0.1)
+    assert hash(estimator) == hash(estimator)
+    assert estimator.settings == {"clip": 0.1, "ddof": 1, "epsilon": 1e-6}
