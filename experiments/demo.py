@@ -98,7 +98,7 @@ def audit(num_batches: int, out: pathlib.Path) -> None:
     began = time.perf_counter()
     report = diagnostics.audit(
         [estimators.CATALOGUE[name]() for name in names],
-        diagnostics.token_tree(vocabulary=3, depth=3),
+        diagnostics.token_tree(vocabulary=3, depth=4, eos=True, num_prompts=3),
         num_batches=num_batches,
     )
     print(report)

@@ -85,22 +85,36 @@ if jax.process_index() == 0:
 """
 
 
-def test_two_hosts_on_loopback_equal_one(tiny_agent, tmp_path):
+def run_two_hosts(folder):
+    """Return codes and what the hosts wrote to stderr."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
-    environment = os.environ | {"XLA_FLAGS": flags}
     hosts = [
         subprocess.Popen(
-            [sys.executable, "-c", HOST, address, str(i), tmp_path / "run", tmp_path / "p.npz"],
-            env=environment,
+            [sys.executable, "-c", HOST, address, str(i), folder / "run", folder / "p.npz"],
+            env=os.environ | {"XLA_FLAGS": flags},
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for i in range(2)
     ]
-    assert [host.wait(timeout=300) for host in hosts] == [0, 0]
+    written = [host.communicate(timeout=300)[1] for host in hosts]
+    return [host.returncode for host in hosts], "".join(written)
+
+
+def test_two_hosts_on_loopback_equal_one(tiny_agent, tmp_path):
+    for attempt in ("first", "second"):
+        folder = tmp_path / attempt
+        folder.mkdir()
+        codes, written = run_two_hosts(folder)
+        # Gloo gives a host 30 s to arrive, which a busy machine may not keep: once more, then.
+        if "DEADLINE_EXCEEDED" not in written:
+            break
+    assert codes == [0, 0], written
     one = runner.train(tiny_agent, key=KEY, num_updates=4, chunk_length=4)
-    stored = np.load(tmp_path / "p.npz")
+    stored = np.load(folder / "p.npz")
     for a, b in zip(jax.tree.leaves(one.policy), stored.values(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
-    assert (tmp_path / "run" / "checkpoints" / "4").is_dir()
+    assert (folder / "run" / "checkpoints" / "4").is_dir()

@@ -1,5 +1,6 @@
 """The runner: reproducible bits, no recompilation, resume, signals, refusals."""
 
+import gc
 import json
 import os
 import pathlib
@@ -100,10 +101,11 @@ def test_memory_does_not_grow_with_the_number_of_chunks(tiny_agent):
     held = {}
 
     def callback(update, metrics):
+        gc.collect()
         held[update] = sum(x.nbytes for x in jax.live_arrays())
 
     runner.train(tiny_agent, key=KEY, num_updates=50, chunk_length=1, callback=callback)
-    assert held[50] == held[5]
+    assert held[50] <= held[5]
 
 
 def test_a_killed_run_resumes_to_the_same_bits_and_the_same_log(tiny_agent, undisturbed, tmp_path):
