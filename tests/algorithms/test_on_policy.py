@@ -218,12 +218,20 @@ def test_an_update_uses_no_key_twice():
         agent.evaluate(state, jax.random.key(1))
 
 
+def assert_learns(agent):
+    before = jax.jit(agent.init)(jax.random.key(0))
+    after, metrics = jax.jit(agent.update)(before)
+    assert np.isfinite(metrics["loss"])
+    pairs = zip(jax.tree.leaves(before.params), jax.tree.leaves(after.params), strict=True)
+    assert any(np.any(a != b) for a, b in pairs)
+
+
 def test_other_optimisers_and_schedules_are_accepted():
     agent = cartpole(learning_rate=optax.linear_schedule(1e-3, 0.0, 10))
-    jax.eval_shape(agent.update, jax.eval_shape(agent.init, jax.random.key(0)))
+    assert_learns(agent)
     env, params = jaxpg_envs.make("CartPole-v1")
     agent = on_policy(env, params, estimators.a2c(), optimiser=optax.rmsprop(1e-3), **SMALL)
-    jax.eval_shape(agent.update, jax.eval_shape(agent.init, jax.random.key(0)))
+    assert_learns(agent)
 
 
 @pytest.mark.parametrize("name", ["reinforce", "reinforce_with_baseline", "a2c", "impala"])
