@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxpg.losses.divergences import LARGEST_EXPONENT
 from jaxpg.parts import aggregates, likelihoods, references, stabilisers
 from jaxpg.parts.regularisers import Regulariser
-from jaxpg.types import Array, Evaluation, Metrics, Trajectory
+from jaxpg.types import DEMONSTRATION, OWN_ROLLOUT, Array, Evaluation, Metrics, Trajectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Estimator:
       needs: extras that `advantage` reads and that the `score` seam has to provide; `"value"`
         asks for a critic.
       whole_rows: the loss depends on whole rows, so a minibatch may not cut them.
+      smallest_group: rows that a group needs before the advantage can be anything but 0.
+      source: of the rows that the estimator learns from, `OWN_ROLLOUT` or `DEMONSTRATION`.
       settings: the numbers that the parts were made with, plain values, see
         `description.recorded`; a checkpoint of other settings is refused.
     """
@@ -49,6 +51,8 @@ class Estimator:
     regularisers: tuple[Regulariser, ...] = ()
     needs: tuple[str, ...] = ()
     whole_rows: bool = False
+    smallest_group: int = 1
+    source: int = OWN_ROLLOUT
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
     def plus(self, *regularisers: Regulariser) -> Estimator:
@@ -184,8 +188,10 @@ def _diagnostics(
     log_ratio = jax.lax.stop_gradient(log_prob - trajectory.log_prob)
     bounded = jnp.minimum(log_ratio, LARGEST_EXPONENT)
     mean = aggregates.decision_mean
+    # Nobody knows what probability a demonstration had where it came from.
+    sampled = trajectory.mask * (trajectory.of_rows(trajectory.source) != DEMONSTRATION)
     metrics = {
-        "approximate_kl": mean(jnp.expm1(bounded) - log_ratio, trajectory.mask),
+        "approximate_kl": mean(jnp.expm1(bounded) - log_ratio, sampled),
         "masked_share": mean((weight == 0).astype(log_prob.dtype), trajectory.mask),
     }
     if evaluation.entropy is not None:

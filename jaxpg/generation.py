@@ -248,7 +248,7 @@ def draw(keys: Array, logits: Array) -> Array:
     """Draws a token of each row by inverting its distribution function.
 
     Two uniform numbers choose a block of tokens and a token in it: no noise for each entry of the
-    vocabulary, and tokens far below 2^-24 keep their probability.
+    vocabulary. Probabilities are met to within about 2^-23; an excluded token is never drawn.
 
     Args:
       keys: `[B]`.
@@ -259,7 +259,8 @@ def draw(keys: Array, logits: Array) -> Array:
     """
     rows, size = logits.shape
     weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
-    uniform = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
+    # Never 0, which would give the first token at least 2^-23, however improbable it is.
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (2,), minval=2.0**-24))(keys)
     if size <= BLOCK:
         return _invert(weights, uniform[:, 0])
     padded = jnp.pad(weights, ((0, 0), (0, -size % BLOCK))).reshape((rows, -1, BLOCK))
@@ -269,13 +270,15 @@ def draw(keys: Array, logits: Array) -> Array:
 
 
 def _invert(weights: Array, uniform: Array) -> Array:
-    """The index at which the cumulative weights pass `uniform` of their total; weight above 0."""
+    """The first index with weight at which the cumulative weights pass `uniform` of their total."""
     cumulative = jnp.cumsum(weights, axis=-1)
-    total = cumulative[:, -1:]
-    passed = jnp.sum(cumulative <= uniform[:, None] * total, axis=-1, dtype=jnp.int32)
-    # Rounding may carry past the last entry that has weight.
-    last = weights.shape[-1] - 1 - jnp.argmax(weights[:, ::-1] > 0, axis=-1).astype(jnp.int32)
-    return jnp.minimum(passed, last)
+    passed = cumulative > uniform[:, None] * cumulative[:, -1:]
+    # A long cumulative sum is added up in pieces: it may rise at an entry of weight 0, and its
+    # rounding may carry past the last entry that has weight.
+    real = weights > 0
+    index = jnp.arange(weights.shape[-1], dtype=jnp.int32)
+    first = jnp.min(jnp.where(passed & real, index, weights.shape[-1]), axis=-1)
+    return jnp.minimum(first, jnp.max(jnp.where(real, index, 0), axis=-1))
 
 
 @jax.custom_batching.custom_vmap

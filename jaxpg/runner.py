@@ -417,9 +417,18 @@ def _compiled_chunk(
     return parallel.data_parallel(function, num_devices)
 
 
-@functools.lru_cache(maxsize=32)
 def _compiled_call(function: Callable, axes: tuple[int | None, ...] | None) -> Callable:
     """`function` inside jit, vmapped over these axes; one program instead of many small ones."""
+    if not isinstance(function, jax.tree_util.Partial):
+        return _compiled_function(function, axes)
+    # What the function holds (a model's weights) is an argument, not a constant in the program.
+    held = function.args
+    axes = None if axes is None else (None,) * len(held) + axes
+    return functools.partial(_compiled_function(function.func, axes), *held)
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled_function(function: Callable, axes: tuple[int | None, ...] | None) -> Callable:
     return jax.jit(function if axes is None else jax.vmap(function, in_axes=axes))
 
 

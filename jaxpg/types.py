@@ -67,6 +67,13 @@ class Trajectory:
         """`[B]` float, the undiscounted sum of the rewards of each row's real decisions."""
         return jnp.sum(jnp.where(self.mask > 0, self.reward, 0.0), axis=-1)
 
+    def of_rows(self, leaf: Array) -> Array:
+        """A `[B]` leaf in a form that broadcasts against `[B, T]`.
+
+        In a minibatch of single decisions the leaves of rows are `[B, 1]` already.
+        """
+        return jnp.reshape(leaf, (self.num_rows, -1))
+
     def with_extras(self, **extras: Any) -> Trajectory:
         """Returns a copy with these extras added or replaced."""
         return self.replace(extras={**self.extras, **extras})

@@ -1,6 +1,18 @@
 """Builders of `Algorithm`."""
 
 from jaxpg.algorithms import learner
-from jaxpg.algorithms.on_policy import OnPolicyConfig, Policy, TrainState, acting, on_policy
+from jaxpg.algorithms.learner import TrainState
+from jaxpg.algorithms.on_policy import OnPolicyConfig, Policy, acting, on_policy
+from jaxpg.algorithms.rlvr import RLVRConfig, plan, rlvr
 
-__all__ = ["OnPolicyConfig", "Policy", "TrainState", "acting", "learner", "on_policy"]
+__all__ = [
+    "OnPolicyConfig",
+    "Policy",
+    "RLVRConfig",
+    "TrainState",
+    "acting",
+    "learner",
+    "on_policy",
+    "plan",
+    "rlvr",
+]

@@ -8,10 +8,34 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 
 from jaxpg import parallel
 from jaxpg.method import Seams
 from jaxpg.types import Array, Metrics, PyTree, Trajectory
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that a run consists of.
+
+    Attributes:
+      params: what is optimised.
+      optimiser: state of the optimiser.
+      method: state of the method.
+      world: what collection carries on; its field `rows` is split over devices.
+      key: of the updates to come.
+      num_updates: int32, done so far.
+      frozen: what is read and never changes, such as a base or a reference model.
+    """
+
+    params: PyTree
+    optimiser: PyTree
+    method: PyTree
+    world: PyTree
+    key: Array
+    num_updates: Array
+    frozen: PyTree = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,27 +39,6 @@ class World:
     shared: dict[str, normalisation.RunningStatistics]
 
 
-@struct.dataclass
-class TrainState:
-    """Everything that an on-policy run consists of.
-
-    Attributes:
-      params: of the networks.
-      optimiser: state of the optimiser.
-      method: state of the method.
-      world: environments and running statistics.
-      key: of the updates to come.
-      num_updates: int32, done so far.
-    """
-
-    params: PyTree
-    optimiser: PyTree
-    method: PyTree
-    world: World
-    key: Array
-    num_updates: Array
-
-
 @dataclasses.dataclass(frozen=True)
 class OnPolicyConfig:
     """How an on-policy agent collects and learns. Numeric rates may be traced.
@@ -132,7 +111,7 @@ def on_policy(
       **overrides: fields of the config.
 
     Returns:
-      An `Algorithm`; its state is a `TrainState`, its policy a `Policy`.
+      An `Algorithm`; its state is a `learner.TrainState`, its policy a `Policy`.
 
     Raises:
       ValueError: sizes that do not fit together, or an estimator that needs a critic which the
@@ -155,10 +134,10 @@ def on_policy(
     agent = _Agent(env, env_params, networks, method.estimator, config)
     seams = method.seams(agent.collect, agent.prepare, agent.evaluate)
 
-    def init(key: Array) -> TrainState:
+    def init(key: Array) -> learner.TrainState:
         key_params, key_world, key_method, key = jax.random.split(key, 4)
         params = networks.init(key_params)
-        return TrainState(
+        return learner.TrainState(
             params=params,
             optimiser=optimiser.init(params),
             method=seams.init(key_method, params),
@@ -351,7 +330,7 @@ class _Agent:
             chunk=trajectory.num_rows,
         ).reshape(value.shape)
 
-    def episodes(self, state: TrainState, key: Array) -> Metrics:
+    def episodes(self, state: learner.TrainState, key: Array) -> Metrics:
         """Plays whole episodes with frozen statistics."""
         config = self.config
         policy = Policy(state.params, state.world.shared.get("observation", ()))
@@ -391,6 +370,11 @@ def _passes(config: OnPolicyConfig, method: Method, networks: Networks) -> learn
     source = f"num_envs={config.num_envs}"
     if not whole_rows:
         source += f" with num_steps={config.num_steps}"
+    if estimator.smallest_group > 1:
+        raise ValueError(
+            f"method {method.name!r} compares the rows of a group, but every environment is a "
+            f"group of its own here: take an estimator without groups"
+        )
     learner.check_divisible(
         items,
         config.num_minibatches,

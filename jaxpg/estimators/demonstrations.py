@@ -28,6 +28,7 @@ def sft() -> Estimator:
         advantage=lambda trajectory: jnp.ones_like(trajectory.reward),
         reference=references.detached,
         aggregate=aggregates.decision_mean,
+        source=DEMONSTRATION,
     )
 
 

@@ -25,6 +25,7 @@ def rloo() -> Estimator:
     return Estimator(
         name="rloo",
         advantage=_on_groups(advantages.leave_one_out),
+        smallest_group=2,
         reference=references.detached,
         aggregate=aggregates.row_sum_mean,
         whole_rows=True,
@@ -48,6 +49,7 @@ def grpo(clip: float = 0.2, *, ddof: int = 1, epsilon: float = 1e-6) -> Estimato
     return Estimator(
         name="grpo",
         advantage=_normalised(ddof, epsilon),
+        smallest_group=2,
         stabiliser=stabilisers.clip(clip),
         aggregate=aggregates.sequence_mean,
         whole_rows=True,
@@ -71,6 +73,7 @@ def dr_grpo(clip: float = 0.2, *, length: int | None = None) -> Estimator:
     return Estimator(
         name="dr_grpo",
         advantage=_on_groups(advantages.group_mean_only),
+        smallest_group=2,
         stabiliser=stabilisers.clip(clip),
         aggregate=constant if length is None else aggregates.fixed_length_mean(length),
         whole_rows=True,
@@ -99,6 +102,7 @@ def dapo(
     return Estimator(
         name="dapo",
         advantage=_normalised(ddof, epsilon),
+        smallest_group=2,
         stabiliser=stabilisers.clip(lower, upper),
         aggregate=aggregates.decision_mean,
     )
@@ -124,6 +128,7 @@ def gspo(
     return Estimator(
         name="gspo",
         advantage=_normalised(ddof, epsilon),
+        smallest_group=2,
         likelihood=likelihoods.sequence_mean,
         reference=references.behaviour_sequence,
         stabiliser=stabilisers.clip(lower, upper),
@@ -150,6 +155,7 @@ def cispo(upper: float = 0.28, *, ddof: int = 1, epsilon: float = 1e-6) -> Estim
     return Estimator(
         name="cispo",
         advantage=_normalised(ddof, epsilon),
+        smallest_group=2,
         reference=references.truncated_behaviour(upper),
         aggregate=aggregates.decision_mean,
     )
@@ -175,6 +181,7 @@ def cispo_masked(
     return Estimator(
         name="cispo_masked",
         advantage=_normalised(ddof, epsilon),
+        smallest_group=2,
         stabiliser=stabilisers.clip(lower, upper),
         aggregate=aggregates.decision_mean,
     )

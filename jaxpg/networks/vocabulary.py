@@ -51,6 +51,7 @@ def log_probs_of(
     tokens: Array,
     temperature: float = 1.0,
     *,
+    allowed: Array | None = None,
     chunk: int | None = None,
 ) -> tuple[Array, Array]:
     """Log-probabilities of tokens and entropies, from last hidden states.
@@ -61,6 +62,7 @@ def log_probs_of(
       hidden: `[B, T, D]`; `hidden[:, t]` predicts `tokens[:, t]`.
       tokens: `[B, T]` int.
       temperature: above 0.
+      allowed: `[T, V]` bool, tokens that can be drawn at each place; None allows all.
       chunk: positions of each row whose logits exist at one time; their part of the backward pass
         computes them again. 0 keeps all logits. None keeps them up to `KEPT_LOGITS` of them and
         else takes chunks of that size.
@@ -73,22 +75,26 @@ def log_probs_of(
         each = rows * model.vocabulary_size
         chunk = 0 if each * length <= KEPT_LOGITS else max(1, KEPT_LOGITS // each)
 
-    def statistics(params: PyTree, hidden: Array, tokens: Array):
-        return token_statistics(model.logits(params, hidden), tokens, temperature)
+    def statistics(params: PyTree, hidden: Array, tokens: Array, allowed: Array | None):
+        logits = model.logits(params, hidden)
+        if allowed is not None:
+            logits = jnp.where(allowed, logits, -jnp.inf)
+        return token_statistics(logits, tokens, temperature)
 
     if chunk == 0 or chunk >= length:
-        return statistics(params, hidden, tokens)
+        return statistics(params, hidden, tokens, allowed)
     padding = -length % chunk
-    pieces = (
-        jnp.moveaxis(
-            jnp.pad(x, ((0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 2)).reshape(
-                (rows, -1, chunk, *x.shape[2:])
-            ),
-            1,
-            0,
-        )
-        for x in (hidden, tokens)
-    )
+
+    def pieces(x: Array, axis: int, fill: float = 0) -> Array:
+        """Cuts time into chunks, which become the leading axis."""
+        room = [(0, 0)] * x.ndim
+        room[axis] = (0, padding)
+        padded = jnp.pad(x, room, constant_values=fill)
+        shape = (*x.shape[:axis], -1, chunk, *x.shape[axis + 1 :])
+        return jnp.moveaxis(padded.reshape(shape), axis, 0)
+
+    cut = (pieces(hidden, 1), pieces(tokens, 1))
+    cut += (None if allowed is None else pieces(allowed, 0, True),)
     again = jax.checkpoint(functools.partial(statistics, params))
-    results = jax.lax.map(lambda piece: again(*piece), tuple(pieces))
+    results = jax.lax.map(lambda piece: again(*piece), cut)
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape((rows, -1))[:, :length], results)

@@ -165,8 +165,8 @@ def from_source(source: int) -> Stabiliser:
 
     def stabiliser(log_ratio: Array, advantage: Array, trajectory: Trajectory) -> Array:
         del advantage
-        keep = (trajectory.source == source).astype(log_ratio.dtype)
-        return jnp.broadcast_to(keep[:, None], log_ratio.shape)
+        keep = (trajectory.of_rows(trajectory.source) == source).astype(log_ratio.dtype)
+        return jnp.broadcast_to(keep, log_ratio.shape)
 
     return stabiliser
 

@@ -1,0 +1,297 @@
+"""The default seams of a language model: sampling on prompts, and the model as an evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxpg import curricula, parallel
+from jaxpg.estimator import Estimator
+from jaxpg.generation import Sampling, StopTable, generate
+from jaxpg.networks.language_model import LanguageModel
+from jaxpg.networks.lora import LoRA
+from jaxpg.networks.vocabulary import log_probs_of
+from jaxpg.types import (
+    DEMONSTRATION,
+    OWN_ROLLOUT,
+    Array,
+    Evaluation,
+    Metrics,
+    PyTree,
+    Trajectory,
+    last_decision,
+    trajectory,
+)
+
+PROMPT_EXTRAS = ("prompt", "prompt_mask", "prompt_ids", "finished")
+"""Extras of every row: `[B, P]` int32, `[B, P]` bool, `[B]` int32, `[B]` bool."""
+
+
+@struct.dataclass
+class PromptWorld:
+    """The place in the order of prompts.
+
+    Attributes:
+      rows: nothing; a device finds its prompts by its index.
+      position: int32, prompts taken so far, over all devices.
+      key: of the order.
+    """
+
+    rows: tuple
+    position: Array
+    key: Array
+
+
+@struct.dataclass
+class Frozen:
+    """What a run reads and never changes.
+
+    Attributes:
+      base: the model's parameters under the adapters; `()` without adapters.
+      reference: like the optimised parameters, of the policy that a KL term keeps near; `()`
+        where none is needed.
+    """
+
+    base: PyTree
+    reference: PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenSeams:
+    """Collects, prepares and evaluates with one model on one task.
+
+    Attributes:
+      task: prompts and rewards, see `rlvr`.
+      model: the policy.
+      adapters: None, or what the optimised parameters are.
+      estimator: of the method.
+      sampling: how responses are drawn.
+      stop_strings: automaton of the task's stop strings, or None.
+      num_prompts: in one update, over all devices.
+      group_size: responses to each.
+      micro_batches: parts in which rows go through the model, one after the other.
+      recompute: take the behaviour's log-probabilities from the learner.
+      logit_chunk: see `vocabulary.log_probs_of`.
+    """
+
+    task: Any
+    model: LanguageModel
+    adapters: LoRA | None
+    estimator: Estimator
+    sampling: Sampling
+    stop_strings: StopTable | None
+    num_prompts: int
+    group_size: int
+    micro_batches: int
+    recompute: bool
+    logit_chunk: int | None
+
+    def whole(self, params: PyTree, frozen: Frozen) -> PyTree:
+        """The model's parameters, from what is optimised and what is frozen."""
+        return params if self.adapters is None else self.adapters.join(frozen.base, params)
+
+    def respond(
+        self,
+        params: PyTree,
+        prompts: Any,
+        key: Array,
+        *,
+        sampling: Sampling,
+        num_samples: int,
+        ids: Array | None = None,
+        entropy: bool = False,
+    ):
+        """Samples responses to prompts with the model's whole parameters."""
+        return generate(
+            self.model,
+            params,
+            prompts.tokens,
+            prompts.mask,
+            key,
+            max_new_tokens=self.task.response_length,
+            sampling=sampling,
+            num_samples=num_samples,
+            prompt_ids=prompts.ids if ids is None else ids,
+            stop_tokens=self.task.stop_tokens,
+            stop_strings=self.stop_strings,
+            allowed=self.task.allowed,
+            entropy=entropy,
+        )
+
+    def collect(
+        self,
+        frozen: Frozen,
+        key: Array,
+        params: PyTree,
+        world: PromptWorld,
+        state: PyTree,
+        *,
+        ids: Array | None = None,
+        source: int | None = None,
+    ) -> tuple[Trajectory, PromptWorld, Metrics]:
+        """Responses of the policy, or demonstrations, to the prompts whose turn it is.
+
+        Args:
+          frozen: bound by the algorithm.
+          key: of the draws.
+          params: what is optimised.
+          world: the place in the order of prompts.
+          state: of the method, unused.
+          ids: `[num_prompts]` int32, prompts over all devices that an override asks for; None
+            takes the next ones in order.
+          source: `OWN_ROLLOUT` or `DEMONSTRATION`; None takes the estimator's.
+
+        Returns:
+          `(trajectory, world, metrics)`; the rows of a prompt stand side by side.
+        """
+        del state
+        if ids is None:
+            places = world.position + jnp.arange(self.num_prompts, dtype=jnp.int32)
+            ids = curricula.shuffled(world.key, places, self.task.num_prompts)
+            world = world.replace(position=world.position + self.num_prompts)
+        # A prompt that comes twice in one update gets other draws the second time.
+        drawn = ids + self.task.num_prompts * curricula.occurrence(ids)
+        local = self.num_prompts // parallel.num_shards()
+        here = parallel.shard_index() * local
+        ids, drawn = (jax.lax.dynamic_slice_in_dim(x, here, local) for x in (ids, drawn))
+        prompts = self.task.prompts(ids)
+        if (self.estimator.source if source is None else source) == DEMONSTRATION:
+            return *self._demonstrated(key, prompts, drawn, world), {}
+        responses = self.respond(
+            self.whole(params, frozen),
+            prompts,
+            key,
+            sampling=self.sampling,
+            num_samples=self.group_size,
+            ids=drawn,
+            entropy=True,
+        )
+        each = jax.tree.map(lambda x: jnp.repeat(x, self.group_size, axis=0), prompts)
+        value, valid, task_metrics = self.task.reward(
+            each, responses.tokens, responses.mask, responses.finished
+        )
+        rows = self._rows(
+            each,
+            responses.tokens,
+            responses.mask & valid[:, None],
+            responses.finished,
+            responses.log_prob,
+            jnp.where(valid, value, 0.0),
+            OWN_ROLLOUT,
+        )
+        metrics = parallel.mean(
+            _collected(responses, value, valid, rows.group_ids, local) | dict(task_metrics)
+        )
+        return rows, world, metrics
+
+    def prepare(self, frozen: Frozen, params: PyTree, rows: Trajectory) -> Trajectory:
+        """Adds what the estimator needs: values, reference and current log-probabilities."""
+        needs = self.estimator.required_extras
+        if "value" in needs or "current_log_prob" in needs or self.recompute:
+            evaluation = self.evaluate(frozen, params, rows)
+            if self.recompute:
+                rows = rows.replace(log_prob=jax.lax.stop_gradient(evaluation.log_prob))
+            if "current_log_prob" in needs:
+                rows = rows.with_extras(current_log_prob=evaluation.log_prob)
+            if "value" in needs:
+                # A response ends at its last token, by a stop token or by the length limit.
+                after = jnp.zeros_like(evaluation.value[:, :1])
+                following = jnp.concatenate([evaluation.value[:, 1:], after], axis=1)
+                rows = rows.with_extras(value=evaluation.value, next_value=following)
+        if "reference_log_prob" in needs:
+            reference = self.evaluate(frozen, frozen.reference, rows)
+            rows = rows.with_extras(reference_log_prob=reference.log_prob)
+        return rows
+
+    def evaluate(self, frozen: Frozen, params: PyTree, rows: Trajectory) -> Evaluation:
+        """Runs the model over prompts and responses; in micro-batches where there are several.
+
+        The loss sees the whole minibatch either way, so that micro-batches change memory and
+        time, and no result.
+        """
+        whole = self.whole(params, frozen)
+        inputs = (rows.extra("prompt"), rows.extra("prompt_mask"), rows.action, rows.mask > 0)
+        if self.micro_batches == 1:
+            return self._evaluation(whole, inputs)
+        parts = jax.tree.map(lambda x: x.reshape((self.micro_batches, -1, *x.shape[1:])), inputs)
+        one = jax.checkpoint(lambda part: self._evaluation(whole, part))
+        results = jax.lax.map(one, parts)
+        return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), results)
+
+    def _evaluation(self, params: PyTree, inputs: tuple[Array, ...]) -> Evaluation:
+        prompt, prompt_mask, tokens, mask = inputs
+        length = prompt.shape[1]
+        states = self.model.hidden(
+            params,
+            # Nothing is predicted from the last token.
+            jnp.concatenate([prompt, tokens[:, :-1]], axis=1),
+            jnp.concatenate([prompt_mask, mask[:, :-1]], axis=1),
+        )
+        last = jnp.argmax(jnp.where(prompt_mask, jnp.arange(length), -1), axis=1)
+        first = jnp.take_along_axis(states[:, :length], last[:, None, None], axis=1)
+        states = jnp.concatenate([first, states[:, length:]], axis=1)
+        temperature = self.sampling.temperature
+        log_prob, entropy = log_probs_of(
+            self.model,
+            params,
+            states,
+            tokens,
+            temperature,
+            allowed=None if self.task.allowed is None else jnp.asarray(self.task.allowed, bool),
+            chunk=self.logit_chunk,
+        )
+        value = self.model.value(params, states) if self.model.has_value else None
+        return Evaluation(log_prob=log_prob, entropy=entropy, value=value)
+
+    def _demonstrated(self, key, prompts, drawn, world) -> tuple[Trajectory, PromptWorld]:
+        each = jax.tree.map(lambda x: jnp.repeat(x, self.group_size, axis=0), prompts)
+        numbers = jnp.repeat(drawn, self.group_size) * self.group_size
+        numbers += jnp.tile(jnp.arange(self.group_size), prompts.ids.shape[0])
+        # One call for each row, so that a demonstration depends on its own key alone.
+        one = jax.tree.map(lambda x: x[:, None], each)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
+        tokens, mask = jax.tree.map(
+            lambda x: x[:, 0], jax.vmap(self.task.demonstrations)(keys, one)
+        )
+        finished = jnp.ones(numbers.shape, bool)
+        zeros = jnp.zeros(tokens.shape)
+        rows = self._rows(each, tokens, mask, finished, zeros, zeros[:, 0], DEMONSTRATION)
+        return rows, world
+
+    def _rows(self, prompts, tokens, mask, finished, log_prob, value, source) -> Trajectory:
+        groups = jnp.arange(tokens.shape[0], dtype=jnp.int32) // self.group_size
+        rows = trajectory(
+            jnp.where(mask, log_prob, 0.0),
+            value,
+            action=tokens,
+            mask=mask,
+            group_ids=groups,
+            source=jnp.full(tokens.shape[:1], source, jnp.int32),
+        )
+        extras = (prompts.tokens, prompts.mask.astype(bool), prompts.ids, finished)
+        return rows.replace(
+            terminated=last_decision(rows.mask),
+            extras=dict(zip(PROMPT_EXTRAS, extras, strict=True)),
+        )
+
+
+def _collected(responses, value, valid, group_ids, num_groups) -> Metrics:
+    """Means over this device's share; the shares are equal."""
+    real = valid.astype(jnp.float32)
+    count = jnp.maximum(jnp.sum(real), 1.0)
+    safe = jnp.where(valid, value, 0.0)
+    high = jax.ops.segment_max(jnp.where(valid, value, -jnp.inf), group_ids, num_groups)
+    low = jax.ops.segment_min(jnp.where(valid, value, jnp.inf), group_ids, num_groups)
+    tokens = responses.mask.astype(jnp.float32)
+    return {
+        "reward": jnp.sum(safe) / count,
+        "mixed_group_share": jnp.mean((high > low).astype(jnp.float32)),
+        "response_length": jnp.mean(jnp.sum(tokens, axis=1)),
+        "truncated_share": jnp.mean(1.0 - responses.finished.astype(jnp.float32)),
+        "invalid_share": 1.0 - jnp.mean(real),
+        "sampling_entropy": jnp.sum(responses.entropy * tokens) / jnp.maximum(jnp.sum(tokens), 1.0),
+    }
