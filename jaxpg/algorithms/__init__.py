@@ -4,6 +4,7 @@ from jaxpg.algorithms import learner
 from jaxpg.algorithms.learner import TrainState
 from jaxpg.algorithms.on_policy import OnPolicyConfig, Policy, acting, on_policy
 from jaxpg.algorithms.rlvr import RLVRConfig, plan, rlvr
+from jaxpg.algorithms.warm_start import warm_start
 
 __all__ = [
     "OnPolicyConfig",
@@ -15,4 +16,5 @@ __all__ = [
     "on_policy",
     "plan",
     "rlvr",
+    "warm_start",
 ]

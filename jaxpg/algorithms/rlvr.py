@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxpg import evaluation
 from jaxpg.algorithms import learner
 from jaxpg.algorithms.token_seams import Frozen, PromptWorld, TokenSeams
 from jaxpg.choices import at_least, replace_fields
@@ -211,18 +212,15 @@ class _Run:
     def init(self, draw, base, adapters, reference, key: Array) -> learner.TrainState:
         key_params, key_world, key_method, key = jax.random.split(key, 4)
         lora = self.tokens.adapters
-        if draw is not None:
-            base = draw(key_params)
+        base = _own(base) if draw is None else draw(key_params)
         if lora is None:
             # Small steps vanish in bfloat16: what is optimised is kept in float32.
             params, base = _wide(base), ()
         else:
             drawn = lora.init(key_params, self.tokens.model.config)
-            params = drawn if adapters is None else _wide(adapters)
+            params = drawn if adapters is None else _wide(_own(adapters))
         needed = "reference_log_prob" in self.method.estimator.required_extras
-        if reference is None:
-            # A copy: the optimised parameters are donated to every update.
-            reference = jax.tree.map(jnp.copy, params) if needed else ()
+        reference = _own(params if reference is None else reference) if needed else ()
         frozen = Frozen(base, reference)
         return learner.TrainState(
             params=params,
@@ -263,6 +261,10 @@ class _Run:
             "eval_truncated_share": 1.0 - jnp.mean(drawn.finished.astype(jnp.float32)),
             "eval_entropy": jnp.sum(drawn.entropy * real) / jnp.maximum(jnp.sum(real), 1.0),
         }
+        correct = jnp.sum(success.reshape((-1, samples)), axis=1)
+        for k in sorted({2**i for i in range(1, 20) if 2**i <= samples} | {samples} - {1}):
+            passed = evaluation.pass_at_k_from_counts(jnp.full(correct.shape, samples), correct, k)
+            metrics[f"eval_pass_at_{k}"] = jnp.mean(passed)
         if config.eval_greedy:
             _, value, valid = self._judged(params, prompts, key, Sampling(temperature=0.0), 1)
             greedy = valid & (value >= config.success)
@@ -282,6 +284,11 @@ class _Run:
 
 def _wide(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
+
+
+def _own(tree: PyTree) -> PyTree:
+    """A copy: the state is donated to every update, and the caller keeps what was passed in."""
+    return jax.tree.map(jnp.copy, tree)
 
 
 def _checked(task, model, method, config, stop_table) -> learner.Passes:

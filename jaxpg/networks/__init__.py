@@ -2,5 +2,28 @@
 
 from jaxpg.networks import mlp, observations
 from jaxpg.networks.actor_critic import ActorCritic, NetworkConfig, Networks, actor_critic
+from jaxpg.networks.decoder import transformer
+from jaxpg.networks.gru import GRUConfig, gru
+from jaxpg.networks.language_model import LanguageModel
+from jaxpg.networks.lora import LoRA
+from jaxpg.networks.rotary import RopeScaling
+from jaxpg.networks.transformer import TransformerConfig
+from jaxpg.networks.vocabulary import log_probs_of, token_statistics
 
-__all__ = ["ActorCritic", "NetworkConfig", "Networks", "actor_critic", "mlp", "observations"]
+__all__ = [
+    "ActorCritic",
+    "GRUConfig",
+    "LanguageModel",
+    "LoRA",
+    "NetworkConfig",
+    "Networks",
+    "RopeScaling",
+    "TransformerConfig",
+    "actor_critic",
+    "gru",
+    "log_probs_of",
+    "mlp",
+    "observations",
+    "token_statistics",
+    "transformer",
+]

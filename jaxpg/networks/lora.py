@@ -48,7 +48,7 @@ class LoRA:
         return self.alpha / self.rank
 
     def init(self, key: Array, config: TransformerConfig) -> PyTree:
-        """Adapters that change nothing: A is drawn (uniform, Kaiming), B is 0.
+        """Adapters that change nothing: A is drawn, B is 0.
 
         Args:
           key: of A.
@@ -57,12 +57,13 @@ class LoRA:
         Returns:
           `{"layers": {kernel: {part: {"a": [L, inputs, r], "b": [L, r, outputs]}}}}`, float32.
 
-        Source: Hu et al. 2021, "LoRA", section 4.1.
+        Source: Hu et al. 2021, "LoRA", section 4.1; A is uniform within `1 / sqrt(inputs)`, as in
+        the released code.
         """
         layers: dict = {}
         for kernel, part, inputs, columns in self._places(config):
             key, key_a = jax.random.split(key)
-            bound = math.sqrt(3.0) / math.sqrt(inputs)
+            bound = 1.0 / math.sqrt(inputs)
             shape = (config.num_layers, inputs, self.rank)
             layers.setdefault(kernel, {})[part] = {
                 "a": jax.random.uniform(key_a, shape, jnp.float32, -bound, bound),
@@ -122,7 +123,7 @@ class LoRA:
         for kernel, part, _, columns in self._places(config):
             factors = adapters["layers"][kernel][part]
             change = sign * self.scale * (factors["a"] @ factors["b"])
-            weights = layers[kernel]["kernel"]
+            weights = jnp.asarray(layers[kernel]["kernel"])
             changed = weights.at[:, :, columns].add(change.astype(weights.dtype))
             layers[kernel] = {**layers[kernel], "kernel": changed}
         return {"params": {**base["params"], "layers": layers}}

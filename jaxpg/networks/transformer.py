@@ -273,7 +273,9 @@ class Transformer(nn.Module):
         config = self.config
         kind = jnp.dtype(config.param_dtype)
         shape = (config.vocabulary_size, config.width)
-        self.embedding = self.param("embedding", nn.initializers.normal(0.02), shape, kind)
+        # Of unit length: with entries of 0.02 a narrow policy takes twice as long to learn sums.
+        init = nn.initializers.normal(config.width**-0.5)
+        self.embedding = self.param("embedding", init, shape, kind)
         # Read as they are: with adapters, or as a tuple for decoding, they are not as drawn.
         drawn = self.has_variable("params", "layers")
         self.layers = (

@@ -6,6 +6,7 @@ from jaxpg.parts import (
     likelihoods,
     references,
     regularisers,
+    rewards,
     stabilisers,
 )
 
@@ -15,5 +16,6 @@ __all__ = [
     "likelihoods",
     "references",
     "regularisers",
+    "rewards",
     "stabilisers",
 ]
