@@ -244,14 +244,35 @@ def sampling_logits(logits: Array, sampling: Sampling, allowed: Array | None = N
     return scaled
 
 
-def draw(keys: Array, logits: Array) -> Array:
+def uniforms(keys: Array, num_tokens: int) -> Array:
+    """The chance that every token of every row is drawn with.
+
+    All at once, before the loop: within it a few numbers would cost as much as all of them.
+
+    Args:
+      keys: `[B]`.
+      num_tokens: R.
+
+    Returns:
+      `[R, B, 2]` float32 in (0, 1).
+    """
+
+    def one(index: Array, key: Array) -> Array:
+        # Never 0, which would give the first token at least 2^-23, however improbable it is.
+        return jax.random.uniform(jax.random.fold_in(key, index), (2,), minval=2.0**-24)
+
+    every_row = jax.vmap(one, in_axes=(None, 0))
+    return jax.vmap(every_row, in_axes=(0, None))(jnp.arange(num_tokens), keys)
+
+
+def draw(uniform: Array, logits: Array) -> Array:
     """Draws a token of each row by inverting its distribution function.
 
     Two uniform numbers choose a block of tokens and a token in it: no noise for each entry of the
     vocabulary. Probabilities are met to within about 2^-23; an excluded token is never drawn.
 
     Args:
-      keys: `[B]`.
+      uniform: `[B, 2]` float32 in (0, 1).
       logits: `[B, V]` float32, -inf where excluded; at least one is finite.
 
     Returns:
@@ -259,8 +280,6 @@ def draw(keys: Array, logits: Array) -> Array:
     """
     rows, size = logits.shape
     weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
-    # Never 0, which would give the first token at least 2^-23, however improbable it is.
-    uniform = jax.vmap(lambda key: jax.random.uniform(key, (2,), minval=2.0**-24))(keys)
     if size <= BLOCK:
         return _invert(weights, uniform[:, 0])
     padded = jnp.pad(weights, ((0, 0), (0, -size % BLOCK))).reshape((rows, -1, BLOCK))
@@ -307,6 +326,7 @@ class _Loop:
 
     def run(self, state, cache, keys, num_tokens, allowed, entropy, hidden) -> Generated:
         rows = keys.shape[0]
+        chances = None if self.sampling.greedy else uniforms(keys, num_tokens)
         names = ["log_prob", "policy_log_prob"] + ["entropy"] * entropy
         buffers = {name: jnp.zeros((rows, num_tokens)) for name in names}
         buffers |= {
@@ -317,7 +337,7 @@ class _Loop:
             buffers["hidden"] = jnp.zeros((rows, num_tokens, state.shape[-1]), state.dtype)
 
         def one_token(index, state, automaton, done, buffers):
-            token, numbers = self._choose(state, keys, index, allowed)
+            token, numbers = self._choose(state, chances, index, allowed)
             token = jnp.where(done, 0, token)
             written = {name: jnp.where(done, 0.0, x) for name, x in numbers.items()}
             written |= {"tokens": token, "mask": ~done}
@@ -347,7 +367,7 @@ class _Loop:
         (*_, done, buffers), _ = jax.lax.while_loop(unfinished, body, (begun, cache))
         return Generated(finished=done, **buffers)
 
-    def _choose(self, state, keys, index, allowed):
+    def _choose(self, state, chances, index, allowed):
         logits = self.model.logits(self.params, state)
         here = None
         if allowed is not None:
@@ -364,8 +384,8 @@ class _Loop:
                 "entropy": entropy,
             }
         drawn_from = sampling_logits(logits, sampling, here)
-        step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, index)
-        token = draw(step_keys, drawn_from)
+        chance = jax.lax.dynamic_index_in_dim(chances, index, keepdims=False)
+        token = draw(chance, drawn_from)
         policy, entropy = token_statistics(logits, token)
         plain = here is None and not sampling.truncates
         if sampling.temperature != 1:

@@ -2,7 +2,16 @@
 
 import sys
 
-from experiments.bench import audit_speed, ppo_cartpole, rollout_brax, runner_overhead
+from experiments.bench import (
+    audit_speed,
+    language_model_tiny,
+    ppo_cartpole,
+    rollout_brax,
+    runner_overhead,
+    smollm2_grpo_step,
+    smollm2_sampling,
+    smollm2_training,
+)
 from jaxpg.choices import one_of
 
 BENCHES = {
@@ -10,6 +19,10 @@ BENCHES = {
     "rollout_brax": rollout_brax.run,
     "audit_speed": audit_speed.run,
     "runner_overhead": runner_overhead.run,
+    "language_model_tiny": language_model_tiny.run,
+    "smollm2_sampling": smollm2_sampling.run,
+    "smollm2_training": smollm2_training.run,
+    "smollm2_grpo_step": smollm2_grpo_step.run,
 }
 
 

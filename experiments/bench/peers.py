@@ -10,9 +10,20 @@ import sys
 import venv
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
+LANGUAGE_MODELS = [
+    "torch==2.13.0",
+    "transformers==5.24.0",
+    "peft==0.21.2",
+    "accelerate==1.15.0",
+    "datasets==5.2.0",
+    "trl==1.16.0",
+]
 REQUIREMENTS = {
     # rejax 0.1.3 needs gymnax below 1, which excludes an environment shared with ours.
     "rejax": ["rejax==0.1.3", "gymnax<1"],
+    "torch_tiny": LANGUAGE_MODELS,
+    "transformers": LANGUAGE_MODELS,
+    "trl": LANGUAGE_MODELS,
     "stable_baselines3": ["torch==2.13.0", "stable-baselines3==2.9.2", "gymnasium<1.4"],
 }
 

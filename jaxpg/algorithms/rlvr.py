@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxpg import evaluation
+from jaxpg import evaluation, parallel
 from jaxpg.algorithms import learner
 from jaxpg.algorithms.token_seams import Frozen, PromptWorld, TokenSeams
 from jaxpg.choices import at_least, replace_fields
@@ -241,6 +241,7 @@ class _Run:
         )
 
     def update(self, state: learner.TrainState) -> tuple[learner.TrainState, Metrics]:
+        _check_share(self.config)
         return learner.one_update(self.seams(state.frozen), self.optimiser, self.passes, state)
 
     def evaluate(self, state: learner.TrainState, key: Array) -> Metrics:
@@ -289,6 +290,17 @@ def _wide(tree: PyTree) -> PyTree:
 def _own(tree: PyTree) -> PyTree:
     """A copy: the state is donated to every update, and the caller keeps what was passed in."""
     return jax.tree.map(jnp.copy, tree)
+
+
+def _check_share(config: RLVRConfig) -> None:
+    """Refuses devices whose share would lose rows in the split into minibatches."""
+    num_shards = parallel.num_shards()
+    rows = config.num_prompts * config.group_size // num_shards
+    if rows % (config.num_minibatches * config.micro_batches):
+        raise ValueError(
+            f"num_minibatches={config.num_minibatches} with micro_batches={config.micro_batches} "
+            f"does not divide the {rows} responses of each of {num_shards} devices into equal parts"
+        )
 
 
 def _checked(task, model, method, config, stop_table) -> learner.Passes:

@@ -90,6 +90,14 @@ class TokenSeams:
     recompute: bool
     logit_chunk: int | None
 
+    @property
+    def allowed(self) -> Array | None:
+        """`[R, V]` bool, the task's allowed tokens; V is the model's, which may have spare ones."""
+        if self.task.allowed is None:
+            return None
+        spare = self.model.vocabulary_size - self.task.vocabulary_size
+        return jnp.pad(jnp.asarray(self.task.allowed, bool), ((0, 0), (0, spare)))
+
     def whole(self, params: PyTree, frozen: Frozen) -> PyTree:
         """The model's parameters, from what is optimised and what is frozen."""
         return params if self.adapters is None else self.adapters.join(frozen.base, params)
@@ -118,7 +126,7 @@ class TokenSeams:
             prompt_ids=prompts.ids if ids is None else ids,
             stop_tokens=self.task.stop_tokens,
             stop_strings=self.stop_strings,
-            allowed=self.task.allowed,
+            allowed=self.allowed,
             entropy=entropy,
         )
 
@@ -241,7 +249,7 @@ class TokenSeams:
             states,
             tokens,
             temperature,
-            allowed=None if self.task.allowed is None else jnp.asarray(self.task.allowed, bool),
+            allowed=self.allowed,
             chunk=self.logit_chunk,
         )
         value = self.model.value(params, states) if self.model.has_value else None
@@ -280,18 +288,22 @@ class TokenSeams:
 
 
 def _collected(responses, value, valid, group_ids, num_groups) -> Metrics:
-    """Means over this device's share; the shares are equal."""
+    """Means over this device's share, the shares being equal; over all, where they are not."""
     real = valid.astype(jnp.float32)
-    count = jnp.maximum(jnp.sum(real), 1.0)
     safe = jnp.where(valid, value, 0.0)
     high = jax.ops.segment_max(jnp.where(valid, value, -jnp.inf), group_ids, num_groups)
     low = jax.ops.segment_min(jnp.where(valid, value, jnp.inf), group_ids, num_groups)
     tokens = responses.mask.astype(jnp.float32)
     return {
-        "reward": jnp.sum(safe) / count,
+        "reward": _ratio(safe, real),
         "mixed_group_share": jnp.mean((high > low).astype(jnp.float32)),
         "response_length": jnp.mean(jnp.sum(tokens, axis=1)),
         "truncated_share": jnp.mean(1.0 - responses.finished.astype(jnp.float32)),
         "invalid_share": 1.0 - jnp.mean(real),
-        "sampling_entropy": jnp.sum(responses.entropy * tokens) / jnp.maximum(jnp.sum(tokens), 1.0),
+        "sampling_entropy": _ratio(responses.entropy * tokens, tokens),
     }
+
+
+def _ratio(part: Array, of: Array) -> Array:
+    part, of = parallel.total((jnp.sum(part), jnp.sum(of)))
+    return part / jnp.maximum(of, 1.0)

@@ -17,7 +17,7 @@ def mixed_rows(rows: Trajectory) -> Array:
     """Marks the rows whose group holds different rewards.
 
     Args:
-      rows: of one device; rows without a real decision count for nothing.
+      rows: group ids in `[0, B)`; rows without a real decision count for nothing.
 
     Returns:
       `[B]` bool.
@@ -54,6 +54,32 @@ def merge_mixed(kept: Trajectory, fresh: Trajectory) -> Trajectory:
     return merged.replace(
         group_ids=jnp.cumsum(new_group, dtype=kept.group_ids.dtype),
         rollout_ids=jnp.arange(num_rows, dtype=kept.rollout_ids.dtype),
+    )
+
+
+def _of_all_devices(rows: Trajectory) -> Trajectory:
+    num_shards, num_rows = parallel.num_shards(), rows.num_rows
+    if num_shards == 1:
+        return rows
+    first = parallel.shard_index() * num_rows
+
+    def gather(leaf: Array) -> Array:
+        wide = leaf.astype(jnp.int32) if leaf.dtype == bool else leaf
+        whole = jnp.zeros((num_shards * num_rows, *wide.shape[1:]), wide.dtype)
+        whole = jax.lax.dynamic_update_slice_in_dim(whole, wide, first, axis=0)
+        return parallel.total(whole).astype(leaf.dtype)
+
+    numbered = {"group_ids": rows.group_ids + first, "rollout_ids": rows.rollout_ids + first}
+    return jax.tree.map(gather, rows.replace(**numbered))
+
+
+def _own_share(rows: Trajectory) -> Trajectory:
+    local = rows.num_rows // parallel.num_shards()
+    first = parallel.shard_index() * local
+    share = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, local), rows)
+    return share.replace(
+        group_ids=share.group_ids - share.group_ids[0],
+        rollout_ids=share.rollout_ids - share.rollout_ids[0],
     )
 
 
@@ -97,14 +123,15 @@ def dapo(
         def collect(
             key: Array, params: PyTree, world: PyTree, state: PyTree
         ) -> tuple[Trajectory, PyTree, Metrics]:
+            # Every device fills the whole batch, so that one with many mixed groups helps others.
             def one_round(number: Array, world: PyTree):
-                return seams.collect(jax.random.fold_in(key, number), params, world, state)
+                round_key = jax.random.fold_in(key, number)
+                rows, world, metrics = seams.collect(round_key, params, world, state)
+                return _of_all_devices(rows), world, metrics
 
             def missing(carry) -> Array:
                 number, rows, _, _ = carry
-                # The rounds are the same on all devices, so that none waits for another.
-                some = jnp.logical_not(jnp.all(mixed_rows(rows))).astype(jnp.int32)
-                return (number < max_rounds) & (parallel.total(some) > 0)
+                return (number < max_rounds) & ~jnp.all(mixed_rows(rows))
 
             def again(carry):
                 number, rows, world, totals = carry
@@ -117,8 +144,8 @@ def dapo(
             rounds, rows, world, totals = jax.lax.while_loop(missing, again, begun)
             rounds = rounds.astype(jnp.float32)
             metrics = jax.tree.map(lambda x: x / rounds, totals)
-            filled = parallel.mean(jnp.mean(mixed_rows(rows).astype(jnp.float32)))
-            return rows, world, metrics | {"rounds": rounds, "filled_share": filled}
+            metrics |= {"rounds": rounds, "filled_share": jnp.mean(mixed_rows(rows))}
+            return _own_share(rows), world, metrics
 
         def score(params: PyTree, rows: Trajectory, state: PyTree) -> Trajectory:
             length = jnp.sum(rows.mask > 0, axis=-1)

@@ -25,6 +25,8 @@ from jaxpg.types import Array, PyTree
 DTYPES = ("float32", "bfloat16")
 SCANNED_FROM = 5
 """Layers from which on their passes are one scan: unrolled, they would compile for minutes."""
+UNROLLED_ON = ("cpu",)
+"""Backends without that scan: they compile fast, and slow down where it writes gradients."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -364,7 +366,7 @@ class Transformer(nn.Module):
         stream = stream.reshape((rows * length, width)).astype(jnp.dtype(config.dtype))
         if isinstance(self.layers, tuple):
             stream, kept = _unrolled(layer, stream, self.layers)
-        elif config.num_layers < SCANNED_FROM:
+        elif config.num_layers < SCANNED_FROM or jax.default_backend() in UNROLLED_ON:
             stream, kept = _unrolled(layer, stream, unstacked(self.layers, config.num_layers))
         else:
             stream, stacked = jax.lax.scan(layer, stream, self.layers)
@@ -382,7 +384,10 @@ def unstacked(tree: PyTree, num_layers: int) -> tuple[PyTree, ...]:
     Returns:
       L trees.
     """
-    return tuple(jax.tree.map(lambda x, i=i: x[i], tree) for i in range(num_layers))
+    # Not by indices: their gradients would be added up, each of the size of the whole stack.
+    leaves, structure = jax.tree.flatten(tree)
+    parts = [[jnp.squeeze(one, 0) for one in jnp.split(leaf, num_layers)] for leaf in leaves]
+    return tuple(jax.tree.unflatten(structure, layer) for layer in zip(*parts, strict=True))
 
 
 def _unrolled(layer, stream: Array, layers: tuple[PyTree, ...]):

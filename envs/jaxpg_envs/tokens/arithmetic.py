@@ -198,7 +198,7 @@ def _reward(response_length, prompts, tokens, mask, finished) -> Reward:
     answer, answer_length = prompts.data["answer"], prompts.data["answer_length"]
     step = jnp.arange(response_length)
     end = mask.astype(jnp.int32).sum(1) - 1
-    stopped = (end >= 0) & (jnp.take_along_axis(tokens, end[:, None], 1)[:, 0] == _STOP)
+    stopped = jnp.take_along_axis(tokens, end[:, None], 1)[:, 0] == _STOP
     comma = (tokens == _SEPARATOR) & (step < end[:, None])
     start = jnp.where(comma, step, -1).max(1) + 1
     places = start[:, None] + jnp.arange(answer.shape[1])
