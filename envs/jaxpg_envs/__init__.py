@@ -12,16 +12,27 @@ import importlib
 
 from jaxpg_envs.registry import list_envs, make, register
 
-__all__ = ["check", "list_envs", "make", "register", "to_gymnasium", "to_gymnasium_vector"]
+__all__ = [
+    "check",
+    "list_envs",
+    "make",
+    "register",
+    "to_gymnasium",
+    "to_gymnasium_vector",
+    "tokens",
+]
 
 _LAZY = {
     "check": "jaxpg_envs.contract",
     "to_gymnasium": "jaxpg_envs.gymnasium_bridge",
     "to_gymnasium_vector": "jaxpg_envs.gymnasium_bridge",
 }
+_SUBPACKAGES = ("tokens",)
 
 
 def __getattr__(name: str):
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"jaxpg_envs.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module 'jaxpg_envs' has no attribute {name!r}")
     return getattr(importlib.import_module(_LAZY[name]), name)

@@ -28,6 +28,9 @@ class Cache:
       values: like `keys`.
       seen: `[B, S]` bool, the slots of the prompt that hold real tokens; True after the prompt.
       count: `[B]` int32, real tokens of the prompt.
+      cosine: `[S, H/2]` float32, of the rotation at every position. In the loop that steps it would
+        be computed again in every layer, for every head.
+      sine: like `cosine`.
       prompt_length: P, static.
     """
 
@@ -35,6 +38,8 @@ class Cache:
     values: tuple[Array, ...]
     seen: Array
     count: Array
+    cosine: Array
+    sine: Array
     prompt_length: int = struct.field(pytree_node=False)
 
 
@@ -83,13 +88,19 @@ def transformer(config: TransformerConfig) -> LanguageModel:
         after = jnp.ones((rows, length - prompt_length), bool)
         seen = jnp.concatenate([mask, after], axis=1)
         count = jnp.sum(mask, axis=1, dtype=jnp.int32)
-        return states, Cache(keys, values, seen, count, prompt_length)
+        cosine, sine = rotary.angles(
+            jnp.arange(length), config.head_size, config.rope_theta, config.rope_scaling
+        )
+        return states, Cache(keys, values, seen, count, cosine, sine, prompt_length)
+
+    def repeat(cache: Cache, num: int) -> Cache:
+        repeated = jax.tree.map(lambda x: jnp.repeat(x, num, axis=0), cache)
+        return repeated.replace(cosine=cache.cosine, sine=cache.sine)
 
     def step(params: PyTree, cache: Cache, embedding: Array, index: Array) -> tuple[Array, Cache]:
         slot = cache.prompt_length + index
-        cosine, sine = rotary.angles(
-            cache.count + index, config.head_size, config.rope_theta, config.rope_scaling
-        )
+        position = cache.count + index
+        cosine, sine = cache.cosine[position], cache.sine[position]
         slots = jnp.arange(cache.seen.shape[1])
         seen = cache.seen & (slots <= slot)
         stream = embedding.astype(jnp.dtype(config.dtype))
@@ -119,7 +130,7 @@ def transformer(config: TransformerConfig) -> LanguageModel:
         value=lambda params, states: module.apply(params, states, method="value"),
         for_decoding=for_decoding,
         prefill=prefill,
-        repeat=lambda cache, num: jax.tree.map(lambda x: jnp.repeat(x, num, axis=0), cache),
+        repeat=repeat,
         step=step,
     )
 

@@ -1,0 +1,55 @@
+"""The small policies that experiments on synthetic token tasks begin with."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+
+from jaxpg import networks
+from jaxpg.algorithms import warm_start
+from jaxpg.networks import LanguageModel
+from jaxpg.types import PyTree
+from jaxpg_envs.tokens import TokenTask
+
+BASE_SEED = 12_345
+"""Of the warm start: methods and seeds of one experiment begin with one policy."""
+
+
+def small_transformer(task: TokenTask, *, value_head: bool = False) -> LanguageModel:
+    """Two layers of width 64 for a task.
+
+    Args:
+      task: gives vocabulary and lengths.
+      value_head: with a critic.
+
+    Returns:
+      A `LanguageModel`.
+    """
+    return networks.transformer(
+        networks.TransformerConfig(
+            vocabulary_size=task.vocabulary_size,
+            max_positions=task.prompt_length + task.response_length,
+            value_head=value_head,
+        )
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def warm_started(task: TokenTask, *, value_head: bool = False) -> tuple[LanguageModel, PyTree]:
+    """The policy after the task's supervised warm start, trained once in a process.
+
+    Args:
+      task: with a `warm_start`.
+      value_head: add a critic, which is not trained yet; the policy is the same.
+
+    Returns:
+      `(model, params)`.
+    """
+    if value_head:
+        _, params = warm_started(task)
+        model = small_transformer(task, value_head=True)
+        drawn = model.init(jax.random.key(BASE_SEED))["params"]
+        return model, {"params": {**drawn, **params["params"]}}
+    model = small_transformer(task)
+    return model, warm_start(task, model, jax.random.key(BASE_SEED))
