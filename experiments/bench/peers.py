@@ -10,41 +10,49 @@ import sys
 import venv
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-LANGUAGE_MODELS = [
-    "torch==2.13.0",
-    "transformers==5.24.0",
-    "peft==0.21.2",
-    "accelerate==1.15.0",
-    "datasets==5.2.0",
-    "trl==1.16.0",
-]
-REQUIREMENTS = {
+PACKAGES = {
     # rejax 0.1.3 needs gymnax below 1, which excludes an environment shared with ours.
     "rejax": ["rejax==0.1.3", "gymnax<1"],
-    "torch_tiny": LANGUAGE_MODELS,
-    "transformers": LANGUAGE_MODELS,
-    "trl": LANGUAGE_MODELS,
     "stable_baselines3": ["torch==2.13.0", "stable-baselines3==2.9.2", "gymnasium<1.4"],
+    "trl": [
+        "torch==2.13.0",
+        "transformers==5.24.0",
+        "peft==0.21.2",
+        "accelerate==1.15.0",
+        "datasets==5.2.0",
+        "trl==1.16.0",
+    ],
 }
+"""What each environment holds."""
+
+ENVIRONMENTS = {
+    "rejax": "rejax",
+    "stable_baselines3": "stable_baselines3",
+    "torch_tiny": "trl",
+    "transformers": "trl",
+    "trl": "trl",
+}
+"""The environment of each peer."""
 
 
 def interpreter(peer: str) -> pathlib.Path:
-    """The peer's Python, installed under `.cache/peers` the first time.
+    """The Python of the peer's environment, installed under `.cache/peers` the first time.
 
     Args:
-      peer: a name of `REQUIREMENTS`.
+      peer: a name of `ENVIRONMENTS`.
 
     Returns:
       Path of the interpreter.
     """
-    folder = ROOT / ".cache" / "peers" / peer
+    packages = PACKAGES[ENVIRONMENTS[peer]]
+    folder = ROOT / ".cache" / "peers" / ENVIRONMENTS[peer]
     python = folder / "bin" / "python"
     if not (folder / "installed").exists():
-        print(f"installing {' '.join(REQUIREMENTS[peer])}", file=sys.stderr, flush=True)
+        print(f"installing {' '.join(packages)}", file=sys.stderr, flush=True)
         venv.create(folder, with_pip=True, clear=True)
         # One after the other: torch first, or its dependants choose another build of it.
-        for requirement in REQUIREMENTS[peer]:
-            subprocess.run([python, "-m", "pip", "install", "-q", requirement], check=True)
+        for package in packages:
+            subprocess.run([python, "-m", "pip", "install", "-q", package], check=True)
         (folder / "installed").touch()
     return python
 
@@ -56,7 +64,7 @@ class Peer:
         """Starts the peer and waits until it has compiled.
 
         Args:
-          peer: a name of `REQUIREMENTS`; runs `peer_<name>.py` of this folder.
+          peer: a name of `ENVIRONMENTS`; runs `peer_<name>.py` of this folder.
           *arguments: of that script.
         """
         script = pathlib.Path(__file__).parent / f"peer_{peer}.py"
