@@ -13,7 +13,7 @@ import numpy as np
 from flax import struct
 
 from jaxpg.choices import at_least
-from jaxpg.networks.language_model import LanguageModel
+from jaxpg.networks.language_model import LanguageModel, last_real
 from jaxpg.networks.vocabulary import token_statistics
 from jaxpg.types import Array, PyTree
 
@@ -195,8 +195,7 @@ def generate(
     loop = _Loop(model, model.for_decoding(params), sampling, tuple(stop_tokens), stop_strings)
     mask = prompt_mask.astype(bool)
     states, cache = model.prefill(loop.params, prompts, mask, length)
-    last = jnp.argmax(jnp.where(mask, jnp.arange(prompt_length), -1), axis=1)
-    first = jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0]
+    first = jnp.take_along_axis(states, last_real(mask)[:, None, None], axis=1)[:, 0]
     ids = jnp.arange(num_prompts) if prompt_ids is None else prompt_ids
     keys = jax.vmap(
         lambda i: jax.vmap(lambda j: jax.random.fold_in(jax.random.fold_in(key, i), j))(

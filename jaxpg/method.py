@@ -49,12 +49,15 @@ class Method:
       override: `(seams) -> seams`, replaces what the method changes with `seams._replace(...)`
         and may call the defaults that it replaces.
       settings: plain values, see `description.recorded`.
+      keeps_groups: what `collect` and `select` return holds whole groups, the rows of each side by
+        side. A prompt then goes through the model once for all its responses.
     """
 
     name: str
     estimator: Estimator
     override: Callable[[Seams], Seams] = lambda seams: seams
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    keeps_groups: bool = False
 
     @staticmethod
     def from_estimator(estimator: Estimator) -> Method:
@@ -66,7 +69,7 @@ class Method:
         Returns:
           A `Method` of the estimator's name.
         """
-        return Method(estimator.name, estimator)
+        return Method(estimator.name, estimator, keeps_groups=True)
 
     def seams(
         self,

@@ -27,6 +27,10 @@ EVALUATION_SEED = 20_011
 """Evaluations draw from this seed and the update's number: the same starts for every seed."""
 
 
+TOGETHER, IN_TURN = "together", "in turn"
+"""How a program runs its seeds: vmapped, or one after the other."""
+
+
 class NonFiniteError(FloatingPointError):
     """A metric became NaN or infinite."""
 
@@ -36,7 +40,8 @@ class RunConfig:
     """How a run is carried out. Nothing here changes its numbers.
 
     Attributes:
-      num_seeds: runs in one program, a vmapped leading axis; None for a single run without it.
+      num_seeds: runs in one program, a leading axis (vmapped, unless `Algorithm.seeds_in_turn`);
+        None for a single run without it.
       num_devices: devices that share each run's environments (gradients are averaged).
       chunk_length: updates in one call of the compiled program; None takes 1/50 of the run.
       out: folder for `metrics.csv`, `evaluations.csv`, `run.json` and `checkpoints`; None
@@ -304,11 +309,13 @@ class _Run:
                 )
 
     def _compiled(self) -> tuple[Callable, Callable | None]:
-        algorithm, seeds = self.algorithm, self.num_seeds is not None
+        algorithm, seeds = self.algorithm, None
+        if self.num_seeds is not None:
+            seeds = IN_TURN if algorithm.seeds_in_turn or self.num_seeds == 1 else TOGETHER
         chunk = _compiled_chunk(algorithm.update, self.chunk_length, seeds, self.config.num_devices)
         if algorithm.evaluate is None or self.config.evaluate_every is None:
             return chunk, None
-        return chunk, _compiled_call(algorithm.evaluate, (0, None) if seeds else None)
+        return chunk, _compiled_evaluation(algorithm.evaluate, seeds)
 
     def _next_length(self, done: int) -> int:
         """Up to the chunk's end, but not past the next evaluation."""
@@ -397,7 +404,7 @@ class _Run:
 
 @functools.lru_cache(maxsize=16)
 def _compiled_chunk(
-    update: Callable, capacity: int, with_seeds: bool, num_devices: int
+    update: Callable, capacity: int, seeds: str | None, num_devices: int
 ) -> Callable[[PyTree, Array], tuple[PyTree, PyTree]]:
     """The program of a chunk; a second run of one algorithm finds it compiled."""
 
@@ -413,8 +420,21 @@ def _compiled_chunk(
         # The length is an argument: a shorter last chunk is no second program.
         return jax.lax.fori_loop(0, length, body, (state, buffers))
 
-    function = jax.vmap(one_seed, in_axes=(0, None)) if with_seeds else one_seed
-    return parallel.data_parallel(function, num_devices)
+    return parallel.data_parallel(_over_seeds(one_seed, seeds), num_devices)
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled_evaluation(evaluate: Callable, seeds: str | None) -> Callable:
+    return jax.jit(_over_seeds(evaluate, seeds))
+
+
+def _over_seeds(function: Callable, seeds: str | None) -> Callable:
+    """`function(state, shared)` for a state with an axis of seeds, if there is one."""
+    if seeds is None:
+        return function
+    if seeds == TOGETHER:
+        return jax.vmap(function, in_axes=(0, None))
+    return lambda states, shared: jax.lax.map(lambda state: function(state, shared), states)
 
 
 def _compiled_call(function: Callable, axes: tuple[int | None, ...] | None) -> Callable:

@@ -209,6 +209,8 @@ class Algorithm(NamedTuple):
       steps_per_update: environment steps or generated tokens of one update, over all devices.
       world_size: the leading axis of `state.world` (0 where there is none).
       description: what makes a checkpoint of another configuration foreign (plain values).
+      seeds_in_turn: several seeds run one after the other in the program instead of vmapped:
+        faster where one seed keeps the processor busy.
     """
 
     init: Callable[[Array], PyTree]
@@ -218,6 +220,7 @@ class Algorithm(NamedTuple):
     steps_per_update: int = 0
     world_size: int = 0
     description: Mapping[str, Any] = {}
+    seeds_in_turn: bool = False
 
     def updates_for(self, num_steps: int) -> int:
         """Updates that take at least `num_steps` environment steps or tokens.

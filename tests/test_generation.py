@@ -9,7 +9,7 @@ from jaxpg import generation
 from jaxpg.generation import Sampling, generate
 from jaxpg.networks.decoder import transformer
 from jaxpg.networks.gru import GRUConfig, gru
-from jaxpg.networks.transformer import TransformerConfig
+from jaxpg.networks.transformer_config import TransformerConfig
 from jaxpg.networks.vocabulary import log_probs_of
 
 SIZE, ROWS, PROMPT, NEW = 11, 4, 6, 5

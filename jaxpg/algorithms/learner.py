@@ -46,6 +46,7 @@ class Passes:
       num_epochs: passes over the batch.
       num_minibatches: gradient steps in each pass.
       whole_rows: minibatches consist of rows and not of single decisions.
+      together: consecutive rows that are not separated, with `whole_rows`.
       target_kl: in nats; the update ends after a step whose minibatch shows an approximate KL
         beyond 1.5 times this. None never ends early.
     """
@@ -53,6 +54,7 @@ class Passes:
     num_epochs: int = 4
     num_minibatches: int = 4
     whole_rows: bool = False
+    together: int = 1
     target_kl: float | None = None
 
     @property
@@ -173,7 +175,9 @@ def learn(
         return (*kept, stopped | beyond), (metrics, jnp.where(stopped, 0.0, 1.0))
 
     def epoch(carry, key):
-        batches = minibatches(key, trajectory, passes.num_minibatches, passes.whole_rows)
+        batches = minibatches(
+            key, trajectory, passes.num_minibatches, passes.whole_rows, passes.together
+        )
         return jax.lax.scan(step, carry, batches)
 
     keys = jax.random.split(key, passes.num_epochs)
@@ -186,20 +190,22 @@ def learn(
 
 
 def minibatches(
-    key: Array, trajectory: Trajectory, num_minibatches: int, whole_rows: bool
+    key: Array, trajectory: Trajectory, num_minibatches: int, whole_rows: bool, together: int = 1
 ) -> Trajectory:
     """Splits a batch at random into minibatches of equal size.
 
-    The items (decisions, or rows) are taken in blocks of `num_minibatches` consecutive ones, and
-    every block gives one item to each minibatch, in random order. So every minibatch holds steps
-    from all environments and times; the split costs no sort of the whole batch; and it depends on
-    an item's index over all devices, so that it is the same on one device and on several.
+    The items (decisions, rows, or a few rows together) are taken in blocks of `num_minibatches`
+    consecutive ones, and every block gives one item to each minibatch, in random order. So every
+    minibatch holds steps from all environments and times; the split costs no sort of the whole
+    batch; and it depends on an item's index over all devices, so that it is the same on one device
+    and on several.
 
     Args:
       key: the same on every device.
       trajectory: this device's share, `[B, T]`.
       num_minibatches: M, static; divides the number of items.
       whole_rows: items are rows; else decisions, which become rows of length 1.
+      together: consecutive rows that make one item, with `whole_rows`; divides B.
 
     Returns:
       A trajectory with leading axes `[M, B/M, T]`, or `[M, B T/M, 1]`.
@@ -210,9 +216,11 @@ def minibatches(
         items = jax.tree.map(
             lambda x: x.reshape((-1, 1, *x.shape[2:])), _for_each_decision(trajectory)
         )
-    count = items.mask.shape[0]
     if num_minibatches == 1:
         return jax.tree.map(lambda x: x[None], items)
+    if together > 1:
+        items = jax.tree.map(lambda x: x.reshape((-1, together, *x.shape[1:])), items)
+    count = items.mask.shape[0]
     num_blocks = count // num_minibatches
     first = parallel.shard_index() * num_blocks
 
@@ -228,7 +236,10 @@ def minibatches(
     # taken[m, b] is the item of block b whose rank is m.
     taken = jnp.argmax(ranks[:, None, :] == jnp.arange(num_minibatches)[:, None], axis=-1).T
     taken = taken + num_minibatches * jnp.arange(num_blocks)
-    return jax.tree.map(lambda x: x[taken], items)
+    batches = jax.tree.map(lambda x: x[taken], items)
+    if together > 1:
+        batches = jax.tree.map(lambda x: x.reshape((num_minibatches, -1, *x.shape[3:])), batches)
+    return batches
 
 
 def _for_each_decision(trajectory: Trajectory) -> Trajectory:

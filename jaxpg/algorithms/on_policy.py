@@ -381,4 +381,6 @@ def _passes(config: OnPolicyConfig, method: Method, networks: Networks) -> learn
         (source, "num_minibatches"),
         "rows" if whole_rows else "decisions",
     )
-    return learner.Passes(config.num_epochs, config.num_minibatches, whole_rows, config.target_kl)
+    return learner.Passes(
+        config.num_epochs, config.num_minibatches, whole_rows, target_kl=config.target_kl
+    )

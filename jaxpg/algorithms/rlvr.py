@@ -24,6 +24,9 @@ from jaxpg.networks.language_model import LanguageModel
 from jaxpg.networks.lora import LoRA
 from jaxpg.types import DEMONSTRATION, Algorithm, Array, Metrics, PyTree
 
+SEEDS_IN_TURN_ON = ("cpu",)
+"""Backends that one small transformer keeps busy: vmapped, its seeds leave the cache."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RLVRConfig:
@@ -38,6 +41,9 @@ class RLVRConfig:
       group_size: responses to each prompt.
       num_epochs: passes over the responses.
       num_minibatches: gradient steps in each pass; a minibatch consists of whole responses.
+      whole_groups: the responses to a prompt stay in one minibatch, and the prompt goes through
+        the model once for all of them. None does so where the number of minibatches divides
+        `num_prompts` and the method allows it.
       micro_batches: parts of a minibatch that go through the model one after the other; changes
         memory and time, and no result.
       learning_rate: a number, or an optax schedule in gradient steps.
@@ -61,6 +67,7 @@ class RLVRConfig:
     group_size: int = 8
     num_epochs: int = 1
     num_minibatches: int = 1
+    whole_groups: bool | None = None
     micro_batches: int = 1
     learning_rate: Any = 1e-3
     anneal_updates: int = 0
@@ -135,6 +142,7 @@ def rlvr(
         stop_strings=stop_table,
         num_prompts=config.num_prompts,
         group_size=config.group_size,
+        together=passes.together,
         micro_batches=config.micro_batches,
         recompute=recompute and method.estimator.source != DEMONSTRATION,
         logit_chunk=config.logit_chunk,
@@ -154,6 +162,7 @@ def rlvr(
         policy=lambda state: state.params,
         steps_per_update=config.num_prompts * config.group_size * task.response_length,
         world_size=config.num_prompts,
+        seeds_in_turn=jax.default_backend() in SEEDS_IN_TURN_ON,
         description={
             "algorithm": "rlvr",
             "task": task.name,
@@ -241,7 +250,7 @@ class _Run:
         )
 
     def update(self, state: learner.TrainState) -> tuple[learner.TrainState, Metrics]:
-        _check_share(self.config)
+        _check_share(self.config, self.passes.together)
         return learner.one_update(self.seams(state.frozen), self.optimiser, self.passes, state)
 
     def evaluate(self, state: learner.TrainState, key: Array) -> Metrics:
@@ -292,7 +301,7 @@ def _own(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.copy, tree)
 
 
-def _check_share(config: RLVRConfig) -> None:
+def _check_share(config: RLVRConfig, together: int) -> None:
     """Refuses devices whose share would lose rows in the split into minibatches."""
     num_shards = parallel.num_shards()
     rows = config.num_prompts * config.group_size // num_shards
@@ -301,6 +310,27 @@ def _check_share(config: RLVRConfig) -> None:
             f"num_minibatches={config.num_minibatches} with micro_batches={config.micro_batches} "
             f"does not divide the {rows} responses of each of {num_shards} devices into equal parts"
         )
+    if rows // together % config.num_minibatches:
+        raise ValueError(
+            f"num_minibatches={config.num_minibatches} does not divide the {rows // together} "
+            f"groups of each of {num_shards} devices: pass whole_groups=False"
+        )
+
+
+def _together(method: Method, config: RLVRConfig) -> int:
+    """Rows that stay side by side in every minibatch."""
+    divides = config.num_prompts % config.num_minibatches == 0
+    if config.whole_groups and not (divides and method.keeps_groups):
+        why = (
+            f"num_minibatches={config.num_minibatches} does not divide "
+            f"num_prompts={config.num_prompts}"
+            if not divides
+            else f"method {method.name!r} does not keep groups together (Method.keeps_groups)"
+        )
+        raise ValueError(f"whole_groups is True, but {why}")
+    if config.whole_groups is False or not (divides and method.keeps_groups):
+        return 1
+    return config.group_size
 
 
 def _checked(task, model, method, config, stop_table) -> learner.Passes:
@@ -358,4 +388,7 @@ def _checked(task, model, method, config, stop_table) -> learner.Passes:
             f"micro_batches is {config.micro_batches}, which does not divide the {each} responses "
             f"of a minibatch"
         )
-    return learner.Passes(config.num_epochs, config.num_minibatches, True, config.target_kl)
+    together = _together(method, config)
+    return learner.Passes(
+        config.num_epochs, config.num_minibatches, True, together, target_kl=config.target_kl
+    )

@@ -12,7 +12,7 @@ from flax import struct
 from jaxpg import curricula, parallel
 from jaxpg.estimator import Estimator
 from jaxpg.generation import Sampling, StopTable, generate
-from jaxpg.networks.language_model import LanguageModel
+from jaxpg.networks.language_model import LanguageModel, response_states
 from jaxpg.networks.lora import LoRA
 from jaxpg.networks.vocabulary import log_probs_of
 from jaxpg.types import (
@@ -76,6 +76,7 @@ class TokenSeams:
       micro_batches: parts in which rows go through the model, one after the other.
       recompute: take the behaviour's log-probabilities from the learner.
       logit_chunk: see `vocabulary.log_probs_of`.
+      together: rows that stay side by side in every batch and share their prompt.
     """
 
     task: Any
@@ -89,6 +90,7 @@ class TokenSeams:
     micro_batches: int
     recompute: bool
     logit_chunk: int | None
+    together: int = 1
 
     @property
     def allowed(self) -> Array | None:
@@ -231,17 +233,12 @@ class TokenSeams:
         return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), results)
 
     def _evaluation(self, params: PyTree, inputs: tuple[Array, ...]) -> Evaluation:
-        prompt, prompt_mask, tokens, mask = inputs
-        length = prompt.shape[1]
-        states = self.model.hidden(
-            params,
-            # Nothing is predicted from the last token.
-            jnp.concatenate([prompt, tokens[:, :-1]], axis=1),
-            jnp.concatenate([prompt_mask, mask[:, :-1]], axis=1),
+        prompts, prompt_mask, tokens, mask = inputs
+        # Micro-batches may be smaller than a group.
+        shared = self.together if tokens.shape[0] % self.together == 0 else 1
+        states = response_states(
+            self.model, params, prompts[::shared], prompt_mask[::shared], tokens, mask
         )
-        last = jnp.argmax(jnp.where(prompt_mask, jnp.arange(length), -1), axis=1)
-        first = jnp.take_along_axis(states[:, :length], last[:, None, None], axis=1)
-        states = jnp.concatenate([first, states[:, length:]], axis=1)
         temperature = self.sampling.temperature
         log_prob, entropy = log_probs_of(
             self.model,

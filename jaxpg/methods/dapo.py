@@ -159,4 +159,4 @@ def dapo(
             score=seams.score if overlong_buffer is None else score,
         )
 
-    return Method("dapo", estimator, override)
+    return Method("dapo", estimator, override, keeps_groups=True)

@@ -66,4 +66,6 @@ def ppo_adaptive_penalty(
             after=after,
         )
 
-    return Method("ppo_adaptive_penalty", ppo_penalty(COEFFICIENT, **estimator), override)
+    return Method(
+        "ppo_adaptive_penalty", ppo_penalty(COEFFICIENT, **estimator), override, keeps_groups=True
+    )

@@ -7,7 +7,7 @@ from jaxpg.networks.gru import GRUConfig, gru
 from jaxpg.networks.language_model import LanguageModel
 from jaxpg.networks.lora import LoRA
 from jaxpg.networks.rotary import RopeScaling
-from jaxpg.networks.transformer import TransformerConfig
+from jaxpg.networks.transformer_config import TransformerConfig
 from jaxpg.networks.vocabulary import log_probs_of, token_statistics
 
 __all__ = [

@@ -8,14 +8,9 @@ from flax import struct
 
 from jaxpg.networks import rotary
 from jaxpg.networks.language_model import LanguageModel
-from jaxpg.networks.transformer import (
-    Block,
-    Transformer,
-    TransformerConfig,
-    kernel_parts,
-    merged_kernel,
-    unstacked,
-)
+from jaxpg.networks.transformer import Transformer, unstacked
+from jaxpg.networks.transformer_config import TransformerConfig, kernel_parts
+from jaxpg.networks.transformer_layers import Block, merged_kernel
 from jaxpg.types import Array, PyTree
 
 
@@ -132,6 +127,7 @@ def transformer(config: TransformerConfig) -> LanguageModel:
         prefill=prefill,
         repeat=repeat,
         step=step,
+        shared_states=lambda params, *rows: module.apply(params, *rows, method="shared_states"),
     )
 
 

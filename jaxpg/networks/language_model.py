@@ -41,6 +41,8 @@ class LanguageModel:
       repeat: `(cache, num) -> cache`, every row `num` times, one after the other.
       step: `(params, cache, embedding [B, D], index) -> (hidden [B, D], cache)`: appends one token
         to every row; `index` (scalar int32) counts from 0 after the prefill.
+      shared_states: `response_states` without the model, where a prompt can go through the layers
+        once for all its responses; None passes whole rows through `hidden`.
     """
 
     config: Any
@@ -57,6 +59,58 @@ class LanguageModel:
     prefill: Callable[[PyTree, Array, Array, int], tuple[Array, PyTree]]
     repeat: Callable[[PyTree, int], PyTree]
     step: Callable[[PyTree, PyTree, Array, Array], tuple[Array, PyTree]]
+    shared_states: Callable[[PyTree, Array, Array, Array, Array], Array] | None = None
+
+
+def response_states(
+    model: LanguageModel,
+    params: PyTree,
+    prompts: Array,
+    prompt_mask: Array,
+    tokens: Array,
+    mask: Array,
+) -> Array:
+    """Last hidden states that the tokens of responses are predicted from.
+
+    Args:
+      model: any.
+      params: of the model.
+      prompts: `[N, P]` int or `[N, P, D]`.
+      prompt_mask: `[N, P]` bool, padding on either side; every prompt has a real token.
+      tokens: `[N G, R]` int or `[N G, R, D]`, G responses to each prompt, side by side.
+      mask: `[N G, R]` bool, padding at the end.
+
+    Returns:
+      `[N G, R, D]`; the first of a row is that of the prompt's last token, and the last token of
+      a response is not read.
+    """
+    if model.shared_states is not None:
+        return model.shared_states(params, prompts, prompt_mask, tokens, mask)
+    length, group_size = prompt_mask.shape[1], mask.shape[0] // prompt_mask.shape[0]
+    prompts, prompt_mask = (jnp.repeat(x, group_size, axis=0) for x in (prompts, prompt_mask))
+    states = model.hidden(
+        params,
+        jnp.concatenate([prompts, tokens[:, :-1]], axis=1),
+        jnp.concatenate([prompt_mask, mask[:, :-1]], axis=1),
+    )
+    last = last_real(prompt_mask)
+    first = jnp.take_along_axis(states[:, :length], last[:, None, None], axis=1)
+    return jnp.concatenate([first, states[:, length:]], axis=1)
+
+
+def last_real(mask: Array) -> Array:
+    """Place of the last real token.
+
+    Args:
+      mask: `[B, T]` bool.
+
+    Returns:
+      `[B]` int32; 0 where there is none.
+
+    >>> last_real(jnp.array([[1, 1, 0], [0, 1, 1]], bool)).tolist()
+    [1, 2]
+    """
+    return jnp.argmax(jnp.where(mask, jnp.arange(mask.shape[1]), -1), axis=1)
 
 
 def position_ids(mask: Array, segment_ids: Array | None = None) -> Array:

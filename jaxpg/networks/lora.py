@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxpg.choices import at_least, one_of
-from jaxpg.networks.transformer import TransformerConfig, kernel_parts
+from jaxpg.networks.transformer_config import TransformerConfig, kernel_parts
 from jaxpg.types import Array, PyTree
 
 TARGETS = ("q", "k", "v", "o", "gate", "up", "down")

@@ -1,268 +1,29 @@
-"""A decoder-only transformer of the Llama family: configuration, layers, and a pass over rows.
+"""A decoder-only transformer of the Llama family: passes over rows, and over shared prompts.
 
 RMS norms before attention and MLP, rotary positions, grouped queries, SwiGLU. By configuration it
-is Llama, SmolLM2, Mistral, Qwen2 or Qwen3, or a tiny policy for a synthetic task. All linear maps
-work on rows flattened to two dimensions, and the maps that share an input share a kernel.
+is Llama, SmolLM2, Mistral, Qwen2 or Qwen3, or a tiny policy for a synthetic task.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxpg.choices import at_least, one_of
 from jaxpg.networks import rotary
-from jaxpg.networks.language_model import attention_mask, position_ids
-from jaxpg.networks.rotary import RopeScaling
+from jaxpg.networks.language_model import attention_mask, last_real, position_ids
+from jaxpg.networks.shared_prompts import attend_shared
+from jaxpg.networks.transformer_config import TransformerConfig
+from jaxpg.networks.transformer_layers import Attend, Block, Linear, RMSNorm
 from jaxpg.types import Array, PyTree
 
-DTYPES = ("float32", "bfloat16")
 SCANNED_FROM = 5
 """Layers from which on their passes are one scan: unrolled, they would compile for minutes."""
 UNROLLED_ON = ("cpu",)
 """Backends without that scan: they compile fast, and slow down where it writes gradients."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TransformerConfig:
-    """Shape and arithmetic of a transformer.
-
-    Attributes:
-      vocabulary_size: V.
-      num_layers: L.
-      width: D, of the residual stream.
-      num_heads: N, of the queries.
-      num_kv_heads: K, of keys and values; divides N. None takes N.
-      head_width: H, even. None takes D / N.
-      mlp_width: F.
-      max_positions: longest row.
-      rope_theta: base of the rotary frequencies.
-      rope_scaling: of the rotary frequencies, see `rotary.RopeScaling`.
-      norm_epsilon: added to mean squares.
-      tied: the embedding is also the output's kernel.
-      attention_bias: queries, keys and values have biases.
-      output_bias: the attention's output has one.
-      mlp_bias: the MLP's maps have them.
-      query_key_norm: queries and keys are normalised within each head.
-      value_head: a critic on the last hidden state.
-      dtype: `"float32"` or `"bfloat16"`, of the computation; norms, softmax and logits are float32.
-      param_dtype: of the parameters that `init` draws.
-      remat: layers are computed again in the backward pass instead of being kept.
-    """
-
-    vocabulary_size: int
-    num_layers: int = 2
-    width: int = 64
-    num_heads: int = 4
-    num_kv_heads: int | None = None
-    head_width: int | None = None
-    mlp_width: int = 256
-    max_positions: int = 2048
-    rope_theta: float = 10000.0
-    rope_scaling: RopeScaling | None = None
-    norm_epsilon: float = 1e-5
-    tied: bool = True
-    attention_bias: bool = False
-    output_bias: bool = False
-    mlp_bias: bool = False
-    query_key_norm: bool = False
-    value_head: bool = False
-    dtype: str = "float32"
-    param_dtype: str = "float32"
-    remat: bool = False
-
-    def __post_init__(self) -> None:
-        """Checks the fields."""
-        for name in ("vocabulary_size", "num_layers", "width", "num_heads", "mlp_width"):
-            at_least(name, getattr(self, name), 1)
-        at_least("max_positions", self.max_positions, 1)
-        one_of("dtype", self.dtype, DTYPES)
-        one_of("param_dtype", self.param_dtype, DTYPES)
-        if self.head_width is None and self.width % self.num_heads:
-            raise ValueError(
-                f"num_heads is {self.num_heads}, which does not divide width={self.width}: name "
-                f"head_width"
-            )
-        if self.num_heads % self.kv_heads:
-            raise ValueError(
-                f"num_kv_heads is {self.num_kv_heads}, which does not divide "
-                f"num_heads={self.num_heads}"
-            )
-        if self.head_size % 2:
-            raise ValueError(
-                f"head_width is {self.head_size}, but rotary positions need an even number"
-            )
-
-    @property
-    def kv_heads(self) -> int:
-        """K."""
-        return self.num_kv_heads or self.num_heads
-
-    @property
-    def head_size(self) -> int:
-        """H."""
-        return self.head_width or self.width // self.num_heads
-
-
-Parts = tuple[tuple[str, int], ...]
-
-
-def kernel_parts(config: TransformerConfig) -> dict[str, tuple[int, Parts]]:
-    """The kernels of a layer: inputs of each, and the maps whose columns stand side by side.
-
-    Args:
-      config: of the transformer.
-
-    Returns:
-      name -> `(inputs, ((part, columns), ...))`.
-    """
-    queries = config.num_heads * config.head_size
-    keys = config.kv_heads * config.head_size
-    return {
-        "qkv": (config.width, (("q", queries), ("k", keys), ("v", keys))),
-        "output": (queries, (("o", config.width),)),
-        "gate_up": (config.width, (("gate", config.mlp_width), ("up", config.mlp_width))),
-        "down": (config.mlp_width, (("down", config.width),)),
-    }
-
-
-class RMSNorm(nn.Module):
-    """Scales every vector to mean square 1, in float32."""
-
-    epsilon: float
-    param_dtype: Any
-
-    @nn.compact
-    def __call__(self, inputs: Array) -> Array:
-        """Maps `[..., D]` to `[..., D]`, in the type of the inputs."""
-        scale = self.param("scale", nn.initializers.ones, (inputs.shape[-1],), self.param_dtype)
-        wide = inputs.astype(jnp.float32)
-        inverse = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.epsilon)
-        return (wide * inverse * scale.astype(jnp.float32)).astype(inputs.dtype)
-
-
-class Linear(nn.Module):
-    """A linear map on rows `[M, inputs]`, with low-rank adapters where the parameters hold some.
-
-    Attributes:
-      parts: maps whose columns stand side by side, name and columns of each.
-      use_bias: add a bias.
-      gain: standard deviation of the kernel at the start, times the root of the inputs.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
-
-    parts: Parts
-    use_bias: bool
-    gain: float
-    dtype: Any
-    param_dtype: Any
-
-    @nn.compact
-    def __call__(self, inputs: Array) -> Array:
-        """Maps `[M, inputs]` to `[M, outputs]`."""
-        columns = sum(size for _, size in self.parts)
-        init = nn.initializers.normal(self.gain / math.sqrt(inputs.shape[-1]))
-        kernel = self.param("kernel", init, (inputs.shape[-1], columns), self.param_dtype)
-        outputs = inputs @ kernel.astype(self.dtype)
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (columns,), self.param_dtype)
-            outputs = outputs + bias.astype(self.dtype)
-        if self.has_variable("params", "lora"):
-            outputs = outputs + self._low_rank(inputs, self.get_variable("params", "lora"))
-        return outputs
-
-    def _low_rank(self, inputs: Array, adapters: PyTree) -> Array:
-        changes = []
-        for part, size in self.parts:
-            if part in adapters:
-                a, b = (adapters[part][name].astype(self.dtype) for name in ("a", "b"))
-                changes.append((inputs @ a) @ b)
-            else:
-                changes.append(jnp.zeros((inputs.shape[0], size), self.dtype))
-        return jnp.concatenate(changes, axis=-1) if len(changes) > 1 else changes[0]
-
-
-def merged_kernel(parameters: PyTree, parts: Parts) -> PyTree:
-    """A linear map's parameters with its adapters added into the kernel.
-
-    Args:
-      parameters: of `Linear`, with or without a leading axis of layers.
-      parts: of the `Linear`.
-
-    Returns:
-      The parameters without adapters.
-    """
-    if "lora" not in parameters:
-        return parameters
-    kernel, adapters = parameters["kernel"], parameters["lora"]
-    changes = [
-        adapters[part]["a"] @ adapters[part]["b"]
-        if part in adapters
-        else jnp.zeros((*kernel.shape[:-1], size), kernel.dtype)
-        for part, size in parts
-    ]
-    change = jnp.concatenate(changes, axis=-1)
-    rest = {name: leaf for name, leaf in parameters.items() if name != "lora"}
-    return {**rest, "kernel": kernel + change.astype(kernel.dtype)}
-
-
-class Block(nn.Module):
-    """One layer, in two halves around the attention, so that a cache can stand between them."""
-
-    config: TransformerConfig
-
-    def setup(self) -> None:
-        """Builds the layer's maps."""
-        config = self.config
-        kinds = {"dtype": jnp.dtype(config.dtype), "param_dtype": jnp.dtype(config.param_dtype)}
-        biases = {
-            "qkv": config.attention_bias,
-            "output": config.output_bias,
-            "gate_up": config.mlp_bias,
-            "down": config.mlp_bias,
-        }
-        # The residual stream adds 2 L outputs; it keeps its size whatever L is.
-        gains = {"output": (2 * config.num_layers) ** -0.5, "down": (2 * config.num_layers) ** -0.5}
-        for name, (_, parts) in kernel_parts(config).items():
-            setattr(self, name, Linear(parts, biases[name], gains.get(name, 1.0), **kinds))
-        norm = functools.partial(RMSNorm, config.norm_epsilon, kinds["param_dtype"])
-        self.attention_norm, self.mlp_norm = norm(), norm()
-        if config.query_key_norm:
-            self.query_norm, self.key_norm = norm(), norm()
-
-    def queries_keys_values(
-        self, stream: Array, cosine: Array, sine: Array
-    ) -> tuple[Array, Array, Array]:
-        """Maps `[M, D]` to heads `[M, N, H]`, `[M, K, H]`, `[M, K, H]`, rotated."""
-        config = self.config
-        width, heads = config.head_size, config.num_heads
-        every = self.qkv(self.attention_norm(stream)).reshape((stream.shape[0], -1, width))
-        query, key, value = jnp.split(every, [heads, heads + config.kv_heads], axis=1)
-        if config.query_key_norm:
-            query, key = self.query_norm(query), self.key_norm(key)
-        cosine, sine = cosine[:, None], sine[:, None]
-        return rotary.rotate(query, cosine, sine), rotary.rotate(key, cosine, sine), value
-
-    def finish(self, stream: Array, attended: Array) -> Array:
-        """Adds the attention's output `[M, N H]` and the MLP to the stream `[M, D]`."""
-        stream = stream + self.output(attended)
-        gate, up = jnp.split(self.gate_up(self.mlp_norm(stream)), 2, axis=-1)
-        return stream + self.down(nn.silu(gate) * up)
-
-    def __call__(self, stream: Array, cosine: Array, sine: Array, seen: Array):
-        """One layer over whole rows; returns the stream `[B T, D]` and its keys and values."""
-        rows, length = seen.shape[0], seen.shape[1]
-        heads = self.queries_keys_values(stream, cosine, sine)
-        query, key, value = (x.reshape((rows, length, *x.shape[1:])) for x in heads)
-        attended = jax.nn.dot_product_attention(query, key, value, mask=seen[:, None])
-        return self.finish(stream, attended.reshape((rows * length, -1))), (key, value)
 
 
 class Transformer(nn.Module):
@@ -323,6 +84,35 @@ class Transformer(nn.Module):
         """Last hidden states, and keys and values of every layer, each `[B, T, K, H]`."""
         return self._pass(inputs, mask, None, None, keep=True)
 
+    def shared_states(
+        self, prompts: Array, prompt_mask: Array, tokens: Array, mask: Array
+    ) -> Array:
+        """States `[N G, R, D]` that tokens are predicted from, see `response_states`."""
+        num_prompts, rows, length = prompt_mask.shape[0], mask.shape[0], mask.shape[1] - 1
+        if length:
+            asked, answered = self._both(prompts, prompt_mask, tokens[:, :-1], mask[:, :-1])
+        else:
+            asked = self.hidden(prompts, prompt_mask)
+            answered = jnp.zeros((0, asked.shape[-1]), asked.dtype)
+        asked = asked.reshape((num_prompts, -1, asked.shape[-1]))
+        first = jnp.take_along_axis(asked, last_real(prompt_mask)[:, None, None], axis=1)
+        first = jnp.repeat(first, rows // num_prompts, axis=0)
+        return jnp.concatenate([first, answered.reshape((rows, length, asked.shape[-1]))], axis=1)
+
+    def _both(self, prompts, prompt_mask, tokens, mask) -> list[Array]:
+        """States of prompts `[N P, D]` and of responses `[N G R, D]`."""
+        # One stream: the maps of a layer work on prompts and responses at once.
+        asked, answered = self._stream(prompts), self._stream(tokens)
+        group_size = mask.shape[0] // prompt_mask.shape[0]
+        count = jnp.sum(prompt_mask, axis=1, dtype=jnp.int32)
+        after = jnp.repeat(count, group_size)[:, None] + position_ids(mask)
+        stream, _ = self._layers(
+            jnp.concatenate([asked, answered]),
+            jnp.concatenate([position_ids(prompt_mask).reshape(-1), after.reshape(-1)]),
+            functools.partial(attend_shared, prompt_mask, mask),
+        )
+        return jnp.split(stream, [asked.shape[0]])
+
     def logits(self, hidden: Array) -> Array:
         """Maps `[..., D]` to `[..., V]` float32."""
         rows = hidden.reshape((-1, hidden.shape[-1]))
@@ -342,36 +132,58 @@ class Transformer(nn.Module):
         stream = jnp.zeros((1, self.config.width), jnp.dtype(self.config.dtype))
         angle = jnp.zeros((1, self.config.head_size // 2))
         keys = jax.random.split(key, self.config.num_layers)
-        seen = jnp.ones((1, 1, 1), bool)
-        return jax.vmap(lambda k: block.init(k, stream, angle, angle, seen)["params"])(keys)
+
+        def attend(query: Array, key: Array, value: Array):
+            del key, value
+            return query.reshape((1, -1)), ()
+
+        return jax.vmap(lambda k: block.init(k, stream, angle, angle, attend)["params"])(keys)
 
     def _pass(self, inputs, mask, positions, segment_ids, keep):
-        config = self.config
-        stream = inputs if inputs.ndim == 3 else self.embed(inputs)
-        rows, length, width = stream.shape
+        stream = self._stream(inputs)
+        rows, length = mask.shape
         if positions is None:
             positions = position_ids(mask, segment_ids)
-        cosine, sine = rotary.angles(
-            positions.reshape(-1), config.head_size, config.rope_theta, config.rope_scaling
-        )
         seen = attention_mask(mask, segment_ids)
+
+        def attend(query: Array, key: Array, value: Array):
+            heads = (x.reshape((rows, length, *x.shape[1:])) for x in (query, key, value))
+            query, key, value = heads
+            attended = jax.nn.dot_product_attention(query, key, value, mask=seen[:, None])
+            return attended.reshape((rows * length, -1)), (key, value) if keep else ()
+
+        stream, kept = self._layers(stream, positions.reshape(-1), attend)
+        return stream.reshape((rows, length, -1)), kept
+
+    def _stream(self, inputs: Array) -> Array:
+        """Maps tokens or embeddings of rows to `[M, D]`."""
+        embedded = inputs if inputs.ndim == 3 else self.embed(inputs)
+        return embedded.reshape((-1, embedded.shape[-1])).astype(jnp.dtype(self.config.dtype))
+
+    def _layers(self, stream: Array, positions: Array, attend: Attend) -> tuple[Array, Any]:
+        """Every layer and the last norm on a stream `[M, D]` of tokens at positions `[M]`.
+
+        Also returns what `attend` kept, one for each layer.
+        """
+        config = self.config
+        cosine, sine = rotary.angles(
+            positions, config.head_size, config.rope_theta, config.rope_scaling
+        )
         block = Block(config, parent=None)
 
         def layer(stream: Array, parameters: PyTree):
-            stream, kept = block.apply({"params": parameters}, stream, cosine, sine, seen)
-            return stream, kept if keep else ()
+            return block.apply({"params": parameters}, stream, cosine, sine, attend)
 
         if config.remat:
             layer = jax.checkpoint(layer)
-        stream = stream.reshape((rows * length, width)).astype(jnp.dtype(config.dtype))
         if isinstance(self.layers, tuple):
             stream, kept = _unrolled(layer, stream, self.layers)
         elif config.num_layers < SCANNED_FROM or jax.default_backend() in UNROLLED_ON:
             stream, kept = _unrolled(layer, stream, unstacked(self.layers, config.num_layers))
         else:
             stream, stacked = jax.lax.scan(layer, stream, self.layers)
-            kept = unstacked(stacked, config.num_layers) if keep else ()
-        return self.norm(stream).reshape((rows, length, width)), kept
+            kept = unstacked(stacked, config.num_layers) if jax.tree.leaves(stacked) else ()
+        return self.norm(stream), kept
 
 
 def unstacked(tree: PyTree, num_layers: int) -> tuple[PyTree, ...]:

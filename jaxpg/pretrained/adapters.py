@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpg.networks.lora import TARGETS, LoRA
-from jaxpg.networks.transformer import TransformerConfig, kernel_parts
+from jaxpg.networks.transformer_config import TransformerConfig, kernel_parts
 from jaxpg.pretrained import plain_values, safetensors_file
 from jaxpg.pretrained.errors import PretrainedError, one_of
 from jaxpg.pretrained.folder import find, new_folder

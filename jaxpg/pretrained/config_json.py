@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxpg.networks.rotary import RopeScaling
-from jaxpg.networks.transformer import TransformerConfig
+from jaxpg.networks.transformer_config import TransformerConfig
 from jaxpg.pretrained import plain_values
 from jaxpg.pretrained.errors import PretrainedError, one_of
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxpg.networks.transformer import TransformerConfig
+from jaxpg.networks.transformer_config import TransformerConfig
 from jaxpg.pretrained import config_json, safetensors_file, tokenizer_json
 from jaxpg.pretrained.errors import PretrainedError
 from jaxpg.pretrained.layout import EMBEDDING, HEAD, Stored, assemble, take_apart

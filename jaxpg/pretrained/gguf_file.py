@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxpg.networks import rotary
 from jaxpg.networks.rotary import RopeScaling
-from jaxpg.networks.transformer import TransformerConfig
+from jaxpg.networks.transformer_config import TransformerConfig
 from jaxpg.pretrained import plain_values
 from jaxpg.pretrained.errors import PretrainedError, one_of
 from jaxpg.pretrained.gguf_header import Header, Tensor, read_header

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpg.networks.transformer import TransformerConfig, kernel_parts
+from jaxpg.networks.transformer_config import TransformerConfig, kernel_parts
 from jaxpg.pretrained.errors import PretrainedError
 from jaxpg.types import PyTree
 

@@ -6,7 +6,7 @@ import dataclasses
 import pathlib
 
 from jaxpg.choices import one_of
-from jaxpg.networks.transformer import DTYPES, TransformerConfig
+from jaxpg.networks.transformer_config import DTYPES, TransformerConfig
 from jaxpg.pretrained import folder as folders
 from jaxpg.pretrained import gguf_file, gguf_vocabulary, smollm2_file
 from jaxpg.pretrained.errors import PretrainedError

@@ -7,7 +7,7 @@ import pytest
 
 from jaxpg.method import Method
 from jaxpg.networks.decoder import transformer
-from jaxpg.networks.transformer import TransformerConfig
+from jaxpg.networks.transformer_config import TransformerConfig
 from jaxpg_envs.tokens.task import Prompts, Reward, TokenTask
 
 # Prompts 1 and 3 are the same text with different answers; prompt 2 holds the padding's 0.
@@ -97,6 +97,6 @@ def measuring():
 
             return seams._replace(loss=loss)
 
-        return Method("measured", estimator, override)
+        return Method("measured", estimator, override, keeps_groups=True)
 
     return build

@@ -30,6 +30,14 @@ def test_minibatches_of_rows_keep_rows_whole():
     assert sorted(split.group_ids.ravel().tolist()) == list(range(6))
 
 
+def test_rows_that_belong_together_stay_side_by_side():
+    split = learner.minibatches(jax.random.key(0), numbered(12, 2), 2, True, together=3)
+    assert split.reward.shape == (2, 6, 2)
+    groups = np.asarray(split.group_ids).reshape(4, 3)
+    assert np.all(groups == groups[:, :1] + np.arange(3)) and np.all(groups[:, 0] % 3 == 0)
+    assert sorted(groups.ravel().tolist()) == list(range(12))
+
+
 def test_every_item_is_equally_likely_in_every_minibatch():
     keys = jax.random.split(jax.random.key(0), 4000)
     split = jax.vmap(lambda k: learner.minibatches(k, numbered(1, 4), 4, False).reward)(keys)

@@ -11,6 +11,7 @@ import pytest
 
 from jaxpg import estimators, runner
 from jaxpg.algorithms.rlvr import plan, rlvr
+from jaxpg.method import Method
 from jaxpg.parts import regularisers
 from jaxpg_envs.tokens import digit_sum
 from jaxpg_envs.tokens.exact import exact_success
@@ -258,6 +259,14 @@ def test_the_plan_says_what_a_run_does(ragged_task, tiny_policy):
         (
             {"num_minibatches": 2, "micro_batches": 3},
             "micro_batches is 3, which does not divide the 8 responses of a minibatch",
+        ),
+        (
+            {"num_minibatches": 8, "whole_groups": True},
+            "whole_groups is True, but num_minibatches=8 does not divide num_prompts=4",
+        ),
+        (
+            {"method": Method("rowwise", estimators.grpo()), "whole_groups": True},
+            "whole_groups is True, but method 'rowwise' does not keep groups together",
         ),
     ],
 )

@@ -1,5 +1,7 @@
 """Runs of a language model: devices, seeds, resume, adapters, and what the caller keeps."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,10 +74,12 @@ def test_four_devices_equal_one_at_an_equal_batch(agent, name):
     assert one.state.world.position == four.state.world.position
 
 
-def test_seeds_in_a_batch_equal_seeds_alone(agent):
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_seeds_of_one_program_equal_seeds_alone(agent, in_turn):
     name = "dapo"  # seeds may need different numbers of rounds
     run = {"num_updates": 2, "chunk_length": 2}
-    together = runner.train(agent(name), key=KEY, num_seeds=2, **run)
+    every = agent(name)._replace(seeds_in_turn=in_turn)
+    together = runner.train(every, key=KEY, num_seeds=2, **run)
     alone = runner.train(agent(name), key=jax.random.fold_in(KEY, 1), **run)
     for metric, values in alone.metrics.items():
         np.testing.assert_allclose(
@@ -91,6 +95,24 @@ def test_a_share_that_does_not_split_is_one_sentence(ragged_task, tiny_policy):
     agent = rlvr(ragged_task(), model, estimators.grpo(), params=params, **sizes)
     with pytest.raises(ValueError, match="num_minibatches=2 .* the 3 responses of each of 4"):
         runner.train(agent, key=KEY, num_updates=1, num_devices=4)
+    sizes = {"num_prompts": 4, "group_size": 4, "num_minibatches": 2}
+    agent = rlvr(ragged_task(), model, estimators.grpo(), params=params, **sizes)
+    with pytest.raises(ValueError, match="divide the 1 groups of each of 4 .*whole_groups=False"):
+        runner.train(agent, key=KEY, num_updates=1, num_devices=4)
+
+
+def test_a_group_in_one_minibatch_shares_its_prompt(ragged_task, tiny_policy):
+    """And the update is that of whole rows."""
+    model, params = tiny_policy()
+    sizes = {"num_prompts": 4, "group_size": 3, "num_minibatches": 2, "optimiser": optax.sgd(0.1)}
+    after = []
+    for one in (model, dataclasses.replace(model, shared_states=None)):
+        agent = rlvr(ragged_task(), one, estimators.grpo(), params=params, **sizes)
+        text = str(jax.make_jaxpr(agent.update)(agent.init(KEY)))
+        # Of the two groups of a minibatch: each prompt once, or three times.
+        assert ("f32[2,3,2,8]" in text) == (one is model)
+        after.append(runner.train(agent, key=KEY, num_updates=2, chunk_length=2).state.params)
+    assert_close(*after)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from jaxpg import estimators
 from jaxpg.algorithms.rlvr import rlvr
 from jaxpg.algorithms.warm_start import warm_start
 from jaxpg.networks.decoder import transformer
-from jaxpg.networks.transformer import TransformerConfig
+from jaxpg.networks.transformer_config import TransformerConfig
 from jaxpg_envs.tokens import digit_sum, fork_sum
 from jaxpg_envs.tokens.task import WarmStart
 

@@ -13,7 +13,7 @@ from jaxpg.algorithms.rlvr import rlvr
 from jaxpg.method import Method, Seams
 from jaxpg.methods.dapo import merge_mixed, mixed_rows
 from jaxpg.networks.decoder import transformer
-from jaxpg.networks.transformer import TransformerConfig
+from jaxpg.networks.transformer_config import TransformerConfig
 from jaxpg.types import Evaluation, trajectory
 from jaxpg_envs.tokens import digit_sum
 from jaxpg_envs.tokens.task import Reward

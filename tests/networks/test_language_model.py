@@ -1,5 +1,8 @@
 """What every token policy promises, whatever it is made of: padding, packing, single steps."""
 
+import dataclasses
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +10,9 @@ import pytest
 
 from jaxpg.networks.decoder import transformer
 from jaxpg.networks.gru import GRUConfig, gru
-from jaxpg.networks.language_model import position_ids
-from jaxpg.networks.transformer import SCANNED_FROM, TransformerConfig
+from jaxpg.networks.language_model import position_ids, response_states
+from jaxpg.networks.transformer import SCANNED_FROM
+from jaxpg.networks.transformer_config import TransformerConfig
 
 SIZE = 11
 MODELS = {
@@ -193,3 +197,58 @@ def test_no_token_sees_a_later_one(policy, plain):
     logits, _ = policy.outputs(policy.params, changed, np.ones(TOKENS.shape, bool))
     np.testing.assert_array_equal(logits[:, :3], plain[0][:, :3])
     assert np.abs(logits[:, 3:] - plain[0][:, 3:]).max() > 1e-3
+
+
+@pytest.mark.parametrize("length", [1, 4])
+@pytest.mark.parametrize("kind", ["plain", "everything", "scanned"])
+def test_a_prompt_passed_once_gives_its_responses_the_states_and_gradients_of_whole_rows(
+    kind, length, monkeypatch
+):
+    config = TransformerConfig(SIZE, num_layers=2, width=16, num_kv_heads=2, mlp_width=24)
+    if kind == "everything":
+        config = dataclasses.replace(
+            config,
+            num_kv_heads=1,
+            head_width=6,
+            attention_bias=True,
+            output_bias=True,
+            mlp_bias=True,
+            query_key_norm=True,
+            tied=False,
+            remat=True,
+        )
+    if kind == "scanned":
+        config = dataclasses.replace(config, num_layers=SCANNED_FROM)
+        # The package has a function of this module's name.
+        module = importlib.import_module("jaxpg.networks.transformer")
+        monkeypatch.setattr(module, "UNROLLED_ON", ())
+    model = transformer(config)
+    draw = np.random.default_rng(1)
+    prompt_mask = np.array([[0, 0, 1], [1, 1, 1], [1, 1, 0]], bool)
+    prompts, tokens = draw.integers(0, SIZE, (3, 3)), draw.integers(0, SIZE, (6, length))
+    mask = np.arange(length) < np.array([4, 1, 0, 2, 3, 4])[:, None]
+    weights = draw.normal(size=(6, length, 16)) * mask[..., None]
+
+    def total(model, params):
+        states = response_states(model, params, prompts, prompt_mask, tokens, mask)
+        return jnp.sum(weights * states**2)
+
+    params = random_params(model)
+    once, whole = (
+        jax.jit(jax.value_and_grad(lambda params, model=one: total(model, params)))(params)
+        for one in (model, dataclasses.replace(model, shared_states=None))
+    )
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), once, whole)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_embeddings_of_a_response_stand_for_its_tokens(name):
+    model, params = MODELS[name], random_params(MODELS[name])
+    mask, prompts = np.ones((4, 3), bool), TOKENS[:2, :3]
+    tokens = TOKENS[:4, 2:]
+
+    def states(prompts, tokens):
+        return response_states(model, params, prompts, mask[:2], tokens, mask)
+
+    found = states(model.embed(params, prompts), model.embed(params, tokens))
+    np.testing.assert_allclose(found, states(prompts, tokens), atol=1e-5)

@@ -9,7 +9,8 @@ import pytest
 from jaxpg.generation import generate
 from jaxpg.networks.decoder import transformer
 from jaxpg.networks.lora import TARGETS, LoRA
-from jaxpg.networks.transformer import SCANNED_FROM, TransformerConfig
+from jaxpg.networks.transformer import SCANNED_FROM
+from jaxpg.networks.transformer_config import TransformerConfig
 
 CONFIG = TransformerConfig(
     11, num_layers=2, width=16, num_heads=4, num_kv_heads=2, mlp_width=24, attention_bias=True

@@ -10,7 +10,7 @@ import pytest
 
 from jaxpg.networks.decoder import transformer
 from jaxpg.networks.rotary import RopeScaling
-from jaxpg.networks.transformer import TransformerConfig, kernel_parts
+from jaxpg.networks.transformer_config import TransformerConfig, kernel_parts
 
 # The package has a function of this name too.
 layers = importlib.import_module("jaxpg.networks.transformer")
