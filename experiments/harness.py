@@ -17,10 +17,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from experiments import command_line, recording, run_folder
+from experiments import command_line, figures, recording, run_folder
 from experiments.command_line import BUDGETS, Options, UsageError
 from experiments.method_runs import Context, MethodRun, Stopped, folder_name
 from experiments.rules import Judgement, Rule
@@ -55,6 +56,8 @@ class Experiment:
       check: `(config) -> anything`, builds what can be built without compiling, so that a wrong
         value is refused before.
       notes: sentences that belong to the numbers.
+      picture: `(summary) -> figure` of what the curves do not show: `picture.png` beside them, and
+        beside the recorded run.
     """
 
     system: str
@@ -69,6 +72,7 @@ class Experiment:
     tuning: Tuning | None = None
     check: Callable[[Any], Any] | None = None
     notes: tuple[str, ...] = ()
+    picture: Callable[[Mapping[str, Any]], Figure] | None = None
 
     def __post_init__(self):
         """Refuses an experiment that could not be run or decided."""
@@ -185,8 +189,12 @@ def run(experiment: Experiment, options: Options) -> dict[str, Any]:
         x_label=experiment.x_label,
         threshold=getattr(experiment.rule, "threshold", None),
     )
+    picture = None
+    if experiment.picture is not None:
+        picture = options.out / "picture.png"
+        figures.save(experiment.picture(summary), picture)
     if options.record:
-        path = recording.record(summary)
+        path = recording.record(summary, picture)
         clean = summary["git_commit"] and not summary["git_commit"].endswith("-dirty")
         warning = "" if clean else "; the code differs from its commit, so record it again"
         print(f"recorded as {path.name}{warning}", file=sys.stderr)
@@ -214,7 +222,7 @@ def _check(experiment: Experiment, options: Options) -> None:
     if experiment.check is not None:
         try:
             experiment.check(options.config)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ImportError) as error:
             raise UsageError(str(error)) from error
     try:
         run_folder.claim(

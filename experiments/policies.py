@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -33,6 +34,23 @@ def small_transformer(task: TokenTask, *, value_head: bool = False) -> LanguageM
             value_head=value_head,
         )
     )
+
+
+def shortly_warmed(task: TokenTask, num_updates: int) -> TokenTask:
+    """The task with a shorter warm start.
+
+    Args:
+      task: with a `warm_start`.
+      num_updates: of each phase, at most.
+
+    Returns:
+      Another task.
+    """
+    phases = tuple(
+        dataclasses.replace(phase, num_updates=min(phase.num_updates, num_updates))
+        for phase in task.warm_start
+    )
+    return dataclasses.replace(task, warm_start=phases)
 
 
 @functools.lru_cache(maxsize=8)

@@ -9,6 +9,7 @@ import math
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -116,16 +117,19 @@ def git_commit() -> str | None:
     return f"{commit}-dirty" if changes else commit
 
 
-def record(summary: Mapping[str, Any]) -> pathlib.Path:
+def record(summary: Mapping[str, Any], picture: pathlib.Path | None = None) -> pathlib.Path:
     """Stores a summary among the recorded runs.
 
     Args:
       summary: of a run.
+      picture: of the same run, stored beside it.
 
     Returns:
       The path of the recorded run.
     """
     path = RESULTS / f"{summary['system']}.json"
+    if picture is not None:
+        shutil.copyfile(picture, path.with_suffix(".png"))
     write_json(path, summary)
     return path
 

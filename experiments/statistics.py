@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+
+from jaxpg import intervals
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 9_999
@@ -32,23 +33,13 @@ def interval(
     [2.0, 2.0]
     """
     values = np.asarray(values, float)
-    rows = values.reshape(-1, values.shape[-1])
-    low, high = np.full((2, len(rows)), np.nan)
-    if rows.shape[-1] > 1:
-        usable = np.isfinite(rows).all(axis=-1)
-        agree = usable & (rows == rows[:, :1]).all(axis=-1)
-        low[agree] = high[agree] = rows[agree, 0]
-        spread = usable & ~agree
-        if spread.any():
-            found = stats.bootstrap(
-                (rows[spread],),
-                np.mean,
-                axis=-1,
-                confidence_level=confidence,
-                n_resamples=num_resamples,
-                rng=np.random.default_rng(0),
-            ).confidence_interval
-            low[spread], high[spread] = found.low, found.high
+    bounds = [
+        intervals.bootstrap(row, confidence=confidence, num_resamples=num_resamples)[1:]
+        if np.isfinite(row).all()
+        else (np.nan, np.nan)
+        for row in values.reshape(-1, values.shape[-1])
+    ]
+    low, high = np.array(bounds).T
     return low.reshape(values.shape[:-1]), high.reshape(values.shape[:-1])
 
 

@@ -13,7 +13,7 @@ from experiments.catalogue.systems import FAMILIES, SYSTEMS
 
 README = recording.ROOT / "README.md"
 BENCHMARKS = pathlib.Path(recording.ROOT, "experiments", "bench", "results")
-BLOCKS = ("systems", "learning", "benchmarks")
+BLOCKS = ("systems", "learning", "leaderboard", "benchmarks")
 
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -64,6 +64,7 @@ def rewritten(readme: str, results: Results, benchmarks: Sequence[Mapping[str, A
     tables = {
         "systems": systems_table(results),
         "learning": learning_table(results),
+        "leaderboard": leaderboard_table(results.get("leaderboard")),
         "benchmarks": benchmarks_table(benchmarks),
     }
     for name, table in tables.items():
@@ -130,6 +131,48 @@ def learning_table(results: Results) -> str:
                 )
             )
     return "\n".join(lines)
+
+
+def leaderboard_table(result: Mapping[str, Any] | None) -> str:
+    """One row for each method of the leaderboard, the best first.
+
+    Args:
+      result: the recorded leaderboard, or None.
+
+    Returns:
+      Markdown.
+    """
+    if result is None:
+        return ""
+    audits = [found["numbers"].get("audit") for found in result["methods"].values()]
+    settings = list(next(filter(None, audits), {}))
+    tasks = result["config"]["tasks"].split(", ")
+    lines = _head(
+        "method",
+        result["metric"],
+        *tasks,
+        "learning rate",
+        *(f"bias, {setting}" for setting in settings),
+        *(f"noise, {setting}" for setting in settings),
+    )
+    best_first = sorted(result["methods"].items(), key=lambda entry: -entry[1]["mean"])
+    for name, found in best_first:
+        numbers = found["numbers"]
+        audit = numbers.get("audit", {})
+        lines.append(
+            _row(
+                name,
+                f"{_number(found['mean'])} [{_number(found['low'])}, {_number(found['high'])}]",
+                *(_number(numbers[task]) for task in tasks),
+                _text(numbers.get("learning_rate")),
+                *(
+                    _text(audit.get(setting, {}).get(measure))
+                    for measure in ("bias", "noise")
+                    for setting in settings
+                ),
+            )
+        )
+    return "\n".join([*lines, "", " ".join(result["notes"])])
 
 
 def benchmarks_table(benchmarks: Sequence[Mapping[str, Any]]) -> str:

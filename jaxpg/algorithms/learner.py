@@ -209,6 +209,9 @@ def minibatches(
 
     Returns:
       A trajectory with leading axes `[M, B/M, T]`, or `[M, B T/M, 1]`.
+
+    Raises:
+      ValueError: M does not divide this device's share.
     """
     if whole_rows:
         items = trajectory
@@ -221,6 +224,11 @@ def minibatches(
     if together > 1:
         items = jax.tree.map(lambda x: x.reshape((-1, together, *x.shape[1:])), items)
     count = items.mask.shape[0]
+    if count % num_minibatches:
+        raise ValueError(
+            f"num_minibatches={num_minibatches} does not divide the {count} items (rows, or "
+            f"decisions) of each of {parallel.num_shards()} devices into equal parts"
+        )
     num_blocks = count // num_minibatches
     first = parallel.shard_index() * num_blocks
 

@@ -219,14 +219,14 @@ class _Run:
     config: RLVRConfig
 
     def init(self, draw, base, adapters, reference, key: Array) -> learner.TrainState:
-        key_params, key_world, key_method, key = jax.random.split(key, 4)
+        key_params, key_adapters, key_world, key_method, key = jax.random.split(key, 5)
         lora = self.tokens.adapters
-        base = _own(base) if draw is None else draw(key_params)
+        base = _own(base if draw is None else draw(key_params))
         if lora is None:
             # Small steps vanish in bfloat16: what is optimised is kept in float32.
             params, base = _wide(base), ()
         else:
-            drawn = lora.init(key_params, self.tokens.model.config)
+            drawn = lora.init(key_adapters, self.tokens.model.config)
             params = drawn if adapters is None else _wide(_own(adapters))
         needed = "reference_log_prob" in self.method.estimator.required_extras
         reference = _own(params if reference is None else reference) if needed else ()

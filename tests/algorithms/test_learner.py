@@ -38,6 +38,11 @@ def test_rows_that_belong_together_stay_side_by_side():
     assert sorted(groups.ravel().tolist()) == list(range(12))
 
 
+def test_a_share_that_does_not_split_is_refused_and_not_cut():
+    with pytest.raises(ValueError, match="num_minibatches=4 does not divide the 6 items"):
+        learner.minibatches(jax.random.key(0), numbered(6, 3), 4, whole_rows=True)
+
+
 def test_every_item_is_equally_likely_in_every_minibatch():
     keys = jax.random.split(jax.random.key(0), 4000)
     split = jax.vmap(lambda k: learner.minibatches(k, numbered(1, 4), 4, False).reward)(keys)

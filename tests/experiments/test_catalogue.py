@@ -92,6 +92,29 @@ def test_a_run_of_no_published_system_is_listed_as_learning():
     assert "experiments.spo" not in text
 
 
+def test_the_leaderboard_has_the_best_method_first_and_its_audit_beside_it():
+    methods = {
+        "base policy": {"mean": 0.4, "low": 0.3, "high": 0.5, "numbers": {"a": 0.5, "b": 0.3}},
+        "GRPO": {
+            "mean": 0.9,
+            "low": 0.8,
+            "high": 1.0,
+            "numbers": {
+                "a": 0.95,
+                "b": 0.85,
+                "learning_rate": 0.001,
+                "audit": {"stale": {"bias": 0.25, "noise": 11.5, "scale": 20.0}},
+            },
+        },
+    }
+    result = {"methods": methods, "metric": "success", "config": {"tasks": "a, b"}, "notes": ["N."]}
+    lines = table.leaderboard_table(result).splitlines()
+    assert lines[0] == "| method | success | a | b | learning rate | bias, stale | noise, stale |"
+    assert lines[2] == "| GRPO | 0.9 [0.8, 1] | 0.95 | 0.85 | 0.001 | 0.25 | 11.5 |"
+    assert lines[3] == "| base policy | 0.4 [0.3, 0.5] | 0.5 | 0.3 |  |  |  |"
+    assert lines[-1] == "N." and table.leaderboard_table(None) == ""
+
+
 def test_benchmarks_are_listed_with_and_without_a_peer():
     rows = [
         {

@@ -1,4 +1,4 @@
-"""The demo: agents learn, two figures, a table."""
+"""The demo: agents learn, three figures, a table."""
 
 from experiments import demo
 
@@ -11,3 +11,5 @@ def test_it_trains_draws_and_audits(tmp_path, capsys):
     assert "grpo" in printed and "rloo" in printed
     assert (tmp_path / "cartpole.png").stat().st_size > 10_000
     assert (tmp_path / "audit.png").stat().st_size > 10_000
+    assert "success on 125 problems held out" in printed and "after: " in printed
+    assert (tmp_path / "grpo.png").stat().st_size > 10_000
