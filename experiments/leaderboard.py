@@ -235,9 +235,9 @@ def picture(summary: Mapping[str, Any]) -> Figure:
             colour = COLOURS[1 + number]
             place.plot(values, range(len(names)), "os"[number], color=colour, label=setting)
         place.set_xlabel(label)
-    axes[1].set_xlim(left=0)
-    axes[2].set_xscale("log")
-    axes[1].legend(fontsize=8, frameon=False, loc="lower right")
+    for place in axes[1:]:
+        place.set_xlim(left=0)
+    axes[1].legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
     for place in axes:
         place.grid(axis="x", alpha=0.25, linewidth=0.7)
         place.spines[["top", "right"]].set_visible(False)
