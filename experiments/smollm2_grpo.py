@@ -72,12 +72,12 @@ class Config:
     response_length: int = 6
     num_prompts: int = 16
     group_size: int = 8
-    num_updates: int = 20
+    num_updates: int = 10
     num_minibatches: int = 1
     learning_rate: float = 2e-4
     lora_rank: int = 16
     dtype: str = "float32"
-    evaluations: int = 4
+    evaluations: int = 2
     eval_samples: int = 8
 
     def __post_init__(self):
