@@ -124,7 +124,7 @@ def test_the_kl_coefficient_enters_once(pulled):
         expected = metrics["policy_loss"] + coefficient * metrics["kl"]
         np.testing.assert_allclose(metrics["loss"][coefficient], expected[coefficient], atol=1e-6)
     # Nor is it in the reward.
-    assert (metrics["reward"] == 1).all() and metrics["kl"][1, 0] == metrics["kl"][2, 0] > 0.05
+    assert (metrics["reward"] == 1).all() and metrics["kl"][1, 0] == metrics["kl"][2, 0] > 0.01
 
 
 def test_the_kl_term_pulls_the_policy_back(pulled):
