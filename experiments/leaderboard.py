@@ -157,7 +157,7 @@ def trained(entry: Entry) -> Callable[[Config, list[int], Context], MethodRun]:
         numbers = {"learning_rate": config.learning_rate} | {
             name: round(float(np.mean(values)), 4) for name, values in finals.items()
         }
-        numbers["audit"] = audited(as_method(entry.build()), config.audit_batches)
+        numbers["audit"] = audited(entry, config.audit_batches)
         return MethodRun(np.mean(list(finals.values()), axis=0), curves, numbers)
 
     return method
@@ -181,17 +181,18 @@ def base(config: Config, seeds: list[int], context: Context) -> MethodRun:
 
 
 @functools.lru_cache
-def audited(method: Method, num_batches: int) -> dict[str, dict[str, float]]:
+def audited(entry: Entry, num_batches: int) -> dict[str, dict[str, float]]:
     """Bias and noise of the method's estimator on a token tree, its scale left out.
 
     Adam makes steps of one size from gradients of any: what counts is how far the mean estimate
     points away from the gradient, and how much it varies for its own length.
     """
+    estimator = as_method(entry.build()).estimator
     problem = diagnostics.token_tree(vocabulary=3, depth=4, eos=True, num_prompts=3)
     found = {}
     for name, staleness in AUDITED.items():
         row = diagnostics.audit(
-            method.estimator, problem, num_batches=num_batches, staleness=staleness
+            estimator, problem, num_batches=num_batches, staleness=staleness
         ).rows[0]
         noise = 1.0 / row["signal_to_noise"]
         # What the noise alone turns a mean of so many batches away by is no bias.

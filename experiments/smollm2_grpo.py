@@ -33,10 +33,10 @@ from jaxpg.networks.lora import LoRA
 from jaxpg.types import Algorithm, Array, PyTree
 from jaxpg_envs import tokens
 
-TWO_DIGITS = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
+TWO_TERMS = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
 FAMILIES: Mapping[str, tuple[dict[str, Any], int, int]] = {
-    "chain_sum": (TWO_DIGITS, 132, 60),
-    "products": (TWO_DIGITS, 66, 30),
+    "chain_sum": (TWO_TERMS, 132, 60),
+    "products": (TWO_TERMS, 66, 30),
 }
 """Settings, problems to train on, problems held out: all that differ, but a few."""
 SHOWN = 8

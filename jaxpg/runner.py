@@ -25,8 +25,6 @@ from jaxpg.types import Algorithm, Array, PyTree
 
 EVALUATION_SEED = 20_011
 """Evaluations draw from this seed and the update's number: the same starts for every seed."""
-
-
 TOGETHER, IN_TURN = "together", "in turn"
 """How a program runs its seeds: vmapped, or one after the other."""
 

@@ -36,7 +36,7 @@ class Transformer(nn.Module):
         config = self.config
         kind = jnp.dtype(config.param_dtype)
         shape = (config.vocabulary_size, config.width)
-        # Of unit length: with entries of 0.02 a narrow policy takes twice as long to learn sums.
+        # Of unit length: with much smaller entries a narrow policy is slow to learn sums.
         init = nn.initializers.normal(config.width**-0.5)
         self.embedding = self.param("embedding", init, shape, kind)
         # Read as they are: with adapters, or as a tuple for decoding, they are not as drawn.

@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import pytest
 
 from experiments import harness, smollm2_grpo
@@ -31,8 +32,8 @@ def test_it_runs_from_the_command_line_and_shows_responses(tmp_path, capsys):
 def test_problems_to_train_on_and_held_out_are_all_different(family):
     config = smollm2_grpo.Config(model="tiny", family=family)
     task = smollm2_grpo.setup(config).task
-    train = task.prompts(smollm2_grpo.jnp.arange(task.num_prompts)).tokens.tolist()
-    held_out = task.held_out(smollm2_grpo.jnp.arange(task.num_held_out)).tokens.tolist()
+    train = task.prompts(jnp.arange(task.num_prompts)).tokens.tolist()
+    held_out = task.held_out(jnp.arange(task.num_held_out)).tokens.tolist()
     every = {tuple(row) for row in train + held_out}
     assert len(every) == FAMILIES[family][1] + FAMILIES[family][2]
 
