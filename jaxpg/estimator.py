@@ -17,7 +17,15 @@ import jax.numpy as jnp
 from jaxpg.losses.divergences import LARGEST_EXPONENT
 from jaxpg.parts import aggregates, likelihoods, references, stabilisers
 from jaxpg.parts.regularisers import Regulariser
-from jaxpg.types import DEMONSTRATION, OWN_ROLLOUT, Array, Evaluation, Metrics, Trajectory
+from jaxpg.types import (
+    DEMONSTRATION,
+    OWN_ROLLOUT,
+    SELECTED,
+    Array,
+    Evaluation,
+    Metrics,
+    Trajectory,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Estimator:
       likelihood: `(log_prob, mask) -> [B, T]`, see `parts.likelihoods`.
       reference: `(log_likelihood, trajectory) -> [B, T]`, see `parts.references`.
       stabiliser: `(log_ratio, advantage, trajectory) -> [B, T]`, see `parts.stabilisers`.
-      aggregate: `(values, mask, weight) -> scalar`, see `parts.aggregates`.
+      aggregate: `(values, mask, weight=None, selected=None) -> scalar`, see `parts.aggregates`.
       regularisers: named terms added to the loss.
       needs: extras that `advantage` reads and that the `score` seam has to provide; `"value"`
         asks for a critic.
@@ -108,6 +116,9 @@ class Estimator:
     def loss(self, evaluation: Evaluation, trajectory: Trajectory) -> tuple[Array, Metrics]:
         """The loss whose gradient is minus the policy-gradient estimate.
 
+        The extra `selected` (`[B, T]`, 0 or 1), where a method's `select` left one, takes decisions
+        out of every term and count. They stay parts of their rows' likelihoods.
+
         Args:
           evaluation: what the current parameters say about the trajectory.
           trajectory: scored (`score` is called here if it was not yet).
@@ -134,13 +145,14 @@ class Estimator:
         # A cut decision may have an infinite ratio; 0 * inf would be NaN.
         safe = jnp.where(weight != 0, log_ratio, 0.0)
         ratio = jnp.exp(jnp.minimum(safe, LARGEST_EXPONENT))
-        policy_loss = -self.aggregate(weight * ratio * advantage, mask, weight)
+        chosen = {"selected": trajectory.extras[SELECTED]} if SELECTED in trajectory.extras else {}
+        policy_loss = -self.aggregate(weight * ratio * advantage, mask, weight, **chosen)
 
         metrics = {"policy_loss": policy_loss}
         loss = policy_loss
         for part in self.regularisers:
             aggregate = part.aggregate or self.aggregate
-            term = aggregate(part.term(evaluation, trajectory), mask, weight)
+            term = aggregate(part.term(evaluation, trajectory), mask, weight, **chosen)
             metrics[part.name] = term
             loss = loss + part.scale(trajectory) * term
         metrics |= _diagnostics(evaluation, log_prob, trajectory, weight)

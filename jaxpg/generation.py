@@ -23,7 +23,7 @@ BLOCK = 128
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn; every field is static.
+    """How tokens are drawn; every field is static, but a temperature above 0 may be traced.
 
     The truncations apply in the order top-k, top-p, min-p, all to the distribution at
     `temperature`; ties at a threshold are kept.
@@ -42,7 +42,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        at_least("temperature", self.temperature, 0)
+        if not isinstance(self.temperature, jax.core.Tracer):
+            at_least("temperature", self.temperature, 0)
         at_least("top_k", self.top_k, 0)
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}, but it has to be in (0, 1]")
@@ -52,7 +53,7 @@ class Sampling:
     @property
     def greedy(self) -> bool:
         """Whether nothing is drawn."""
-        return self.temperature == 0
+        return not isinstance(self.temperature, jax.Array) and self.temperature == 0
 
     @property
     def truncates(self) -> bool:
@@ -387,9 +388,10 @@ class _Loop:
         token = draw(chance, drawn_from)
         policy, entropy = token_statistics(logits, token)
         plain = here is None and not sampling.truncates
-        if sampling.temperature != 1:
+        untempered = not isinstance(sampling.temperature, jax.Array) and sampling.temperature == 1
+        if not untempered:
             _, entropy = token_statistics(logits, token, sampling.temperature)
-        if plain and sampling.temperature == 1:
+        if plain and untempered:
             log_prob = policy
         else:
             log_prob, _ = token_statistics(drawn_from, token)

@@ -11,7 +11,7 @@ from jaxpg.types import Array, Evaluation, Metrics, PyTree, Trajectory
 
 
 class Seams(NamedTuple):
-    """Five pure functions, and two services that an override may call.
+    """Five pure functions and `init`, and what an override may ask.
 
     `state` is the method's own pytree, `()` where it has none. The trajectory and the world are
     this device's share of the batch; statistics over the batch go through `jaxpg.parallel`.
@@ -19,15 +19,20 @@ class Seams(NamedTuple):
     Attributes:
       init: `(key, params) -> state`.
       collect: `(key, params, world, state) -> (trajectory, world, metrics)`: who acts, on what,
-        how often.
+        how often. That of language models takes more, see `TokenSeams.collect`: which prompts,
+        how many responses, at which temperature, or demonstrations.
       score: `(params, trajectory, state) -> trajectory`: what is needed once for a batch, without
         gradient: values, log-probabilities, entropies, advantages.
       select: `(trajectory, state) -> trajectory`: which rows and decisions enter the update, with
-        static shapes.
+        static shapes: a mask of zeros drops a row, the extra `selected` single decisions.
       loss: `(params, minibatch, state) -> (loss, metrics)`: the only place with a gradient.
       after: `(params, trajectory, metrics, state) -> (state, metrics)`: what the method remembers,
         given the parameters after the update and the update's metrics.
-      evaluate: `(params, trajectory) -> Evaluation`, the service that runs the networks.
+      evaluate: `(params, trajectory) -> Evaluation`, the service that runs the networks; that of
+        language models takes more, see `TokenSeams.evaluate`.
+      num_prompts: prompts that may be asked for by number; 0 where there are none.
+      learning_rate: `(gradient steps taken) -> rate` of the optimiser; None where it is not known,
+        because the caller brought the optimiser.
     """
 
     init: Callable[[Array, PyTree], PyTree]
@@ -36,7 +41,9 @@ class Seams(NamedTuple):
     select: Callable[[Trajectory, PyTree], Trajectory]
     loss: Callable[[PyTree, Trajectory, PyTree], tuple[Array, Metrics]]
     after: Callable[[PyTree, Trajectory, Metrics, PyTree], tuple[PyTree, Metrics]]
-    evaluate: Callable[[PyTree, Trajectory], Evaluation]
+    evaluate: Callable[..., Evaluation]
+    num_prompts: int = 0
+    learning_rate: Callable[[Array], Array] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +58,7 @@ class Method:
       settings: plain values, see `description.recorded`.
       keeps_groups: what `collect` and `select` return holds whole groups, the rows of each side by
         side. A prompt then goes through the model once for all its responses.
+      drops_rows: `select` drops rows, so many that it pays to cut each minibatch to those left.
     """
 
     name: str
@@ -58,6 +66,7 @@ class Method:
     override: Callable[[Seams], Seams] = lambda seams: seams
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     keeps_groups: bool = False
+    drops_rows: bool = False
 
     @staticmethod
     def from_estimator(estimator: Estimator) -> Method:
@@ -75,7 +84,8 @@ class Method:
         self,
         collect: Callable[[Array, PyTree, PyTree, PyTree], tuple[Trajectory, PyTree, Metrics]],
         prepare: Callable[[PyTree, Trajectory], Trajectory],
-        evaluate: Callable[[PyTree, Trajectory], Evaluation],
+        evaluate: Callable[..., Evaluation],
+        **services: Any,
     ) -> Seams:
         """The five seams, from what differs between environments and language models.
 
@@ -84,6 +94,7 @@ class Method:
           prepare: `(params, trajectory) -> trajectory`, adds the extras that the estimator needs
             before it computes advantages.
           evaluate: the networks.
+          **services: `num_prompts` and `learning_rate` of `Seams`.
 
         Returns:
           The seams with this method's overrides in place.
@@ -100,6 +111,7 @@ class Method:
                 loss=lambda params, batch, state: estimator.loss(evaluate(params, batch), batch),
                 after=lambda params, trajectory, metrics, state: (state, {}),
                 evaluate=evaluate,
+                **services,
             )
         )
 

@@ -53,6 +53,39 @@ def largest(tree: PyTree) -> PyTree:
     return jax.lax.pmax(tree, AXIS) if num_shards() > 1 else tree
 
 
+def gather(tree: PyTree) -> PyTree:
+    """Joins the devices' leaves along their leading axes, the same for all devices.
+
+    Args:
+      tree: of arrays `[N, ...]`.
+
+    Returns:
+      Of arrays `[num_shards N, ...]`, in the order of the devices.
+    """
+    if num_shards() == 1:
+        return tree
+    return jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, tiled=True), tree)
+
+
+def own_share(tree: PyTree) -> PyTree:
+    """This device's part of what all devices hold: undoes `gather`.
+
+    Args:
+      tree: of arrays `[N, ...]`, N a multiple of the number of devices.
+
+    Returns:
+      Of arrays `[N / num_shards, ...]`.
+    """
+    if num_shards() == 1:
+        return tree
+
+    def part(leaf: jax.Array) -> jax.Array:
+        local = leaf.shape[0] // num_shards()
+        return jax.lax.dynamic_slice_in_dim(leaf, shard_index() * local, local)
+
+    return jax.tree.map(part, tree)
+
+
 def check_devices(num_devices: int, world_size: int) -> None:
     """Refuses a number of devices that is not there or does not divide the environments.
 

@@ -17,6 +17,9 @@ Metrics = dict[str, Array]
 OWN_ROLLOUT, DEMONSTRATION, REPLAY = 0, 1, 2
 """Values of `Trajectory.source`."""
 
+SELECTED = "selected"
+"""Name of the extra `[B, T]` by which `select` takes single decisions out of the loss."""
+
 
 @struct.dataclass
 class Trajectory:

@@ -10,9 +10,12 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxpg import parallel
+from jaxpg import batches, parallel
 from jaxpg.method import Seams
 from jaxpg.types import Array, Metrics, PyTree, Trajectory
+
+NUM_CUTS = 4
+"""Sizes to which a minibatch with dropped rows can be cut: the program is compiled for each."""
 
 
 @struct.dataclass
@@ -47,6 +50,8 @@ class Passes:
       num_minibatches: gradient steps in each pass.
       whole_rows: minibatches consist of rows and not of single decisions.
       together: consecutive rows that are not separated, with `whole_rows`.
+      drops_rows: rows without a real decision are left out of the pass through the networks, as far
+        as the rest fits in one of `NUM_CUTS` sizes.
       target_kl: in nats; the update ends after a step whose minibatch shows an approximate KL
         beyond 1.5 times this. None never ends early.
     """
@@ -55,6 +60,7 @@ class Passes:
     num_minibatches: int = 4
     whole_rows: bool = False
     together: int = 1
+    drops_rows: bool = False
     target_kl: float | None = None
 
     @property
@@ -97,6 +103,18 @@ def learning_rate(
         return initial * jnp.maximum(0.0, 1.0 - counted / total)
 
     return schedule
+
+
+def as_schedule(rate: float | Array | optax.Schedule | None) -> optax.Schedule | None:
+    """A learning rate in the form of a schedule.
+
+    Args:
+      rate: a number, a schedule, or None.
+
+    Returns:
+      A schedule, or None.
+    """
+    return rate if rate is None or callable(rate) else optax.constant_schedule(rate)
 
 
 def one_update(seams: Seams, optimiser: optax.GradientTransformation, passes: Passes, state: Any):
@@ -158,6 +176,8 @@ def learn(
       `(params, optimiser_state, metrics)`, metrics averaged over the steps taken.
     """
     loss_gradient = jax.value_and_grad(seams.loss, has_aux=True)
+    if passes.drops_rows:
+        loss_gradient = _of_real_rows(loss_gradient)
 
     def step(carry, minibatch):
         params, optimiser_state, stopped = carry
@@ -248,6 +268,40 @@ def minibatches(
     if together > 1:
         batches = jax.tree.map(lambda x: x.reshape((num_minibatches, -1, *x.shape[3:])), batches)
     return batches
+
+
+def _of_real_rows(loss_gradient):
+    """Runs a loss on the rows with a real decision, and as few others as static shapes allow.
+
+    All devices, and all seeds of a `vmap`, take the same size.
+    """
+
+    def cut(params: PyTree, minibatch: Trajectory, method_state: PyTree):
+        real = jnp.any(minibatch.mask > 0, axis=1)
+        first = batches.take(minibatch, jnp.argsort(~real, stable=True))
+        num_rows = minibatch.num_rows
+        sizes = sorted({-(-num_rows * part // NUM_CUTS) for part in range(1, NUM_CUTS + 1)})
+        needed = _largest(parallel.largest(jnp.sum(real)))
+        branches = [
+            lambda rows, size=size: loss_gradient(
+                params, jax.tree.map(lambda leaf: leaf[:size], rows), method_state
+            )
+            for size in sizes
+        ]
+        return jax.lax.switch(jnp.searchsorted(jnp.array(sizes), needed), branches, first)
+
+    return cut
+
+
+@jax.custom_batching.custom_vmap
+def _largest(count: Array) -> Array:
+    return count
+
+
+@_largest.def_vmap
+def _largest_of_all(axis_size: int, in_batched: Any, count: Array) -> tuple[Array, bool]:
+    del axis_size, in_batched
+    return _largest(jnp.max(count, axis=0)), False
 
 
 def _for_each_decision(trajectory: Trajectory) -> Trajectory:

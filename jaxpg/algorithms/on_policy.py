@@ -126,13 +126,19 @@ def on_policy(
         critic=method.estimator.needs_critic,
     )
     passes = _passes(config, method, networks)
+    rate = None
     if optimiser is None:
         rate = learner.learning_rate(config.learning_rate, passes, config.anneal_updates)
         optimiser = optax.chain(
             optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(rate, eps=1e-5)
         )
     agent = _Agent(env, env_params, networks, method.estimator, config)
-    seams = method.seams(agent.collect, agent.prepare, agent.evaluate)
+    seams = method.seams(
+        agent.collect,
+        agent.prepare,
+        agent.evaluate,
+        learning_rate=learner.as_schedule(rate),
+    )
 
     def init(key: Array) -> learner.TrainState:
         key_params, key_world, key_method, key = jax.random.split(key, 4)
@@ -382,5 +388,9 @@ def _passes(config: OnPolicyConfig, method: Method, networks: Networks) -> learn
         "rows" if whole_rows else "decisions",
     )
     return learner.Passes(
-        config.num_epochs, config.num_minibatches, whole_rows, target_kl=config.target_kl
+        config.num_epochs,
+        config.num_minibatches,
+        whole_rows,
+        drops_rows=method.drops_rows,
+        target_kl=config.target_kl,
     )

@@ -147,12 +147,13 @@ def rlvr(
         recompute=recompute and method.estimator.source != DEMONSTRATION,
         logit_chunk=config.logit_chunk,
     )
+    rate = None
     if optimiser is None:
         rate = learner.learning_rate(config.learning_rate, passes, config.anneal_updates)
         optimiser = optax.chain(
             optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(rate)
         )
-    run = _Run(seams_of, method, optimiser, passes, config)
+    run = _Run(seams_of, method, optimiser, rate, passes, config)
     held = (params if not callable(params) else None, adapters, reference)
     draw = model.init if params is None else params if callable(params) else None
     return Algorithm(
@@ -215,6 +216,7 @@ class _Run:
     tokens: TokenSeams
     method: Method
     optimiser: optax.GradientTransformation
+    rate: float | Array | optax.Schedule | None
     passes: learner.Passes
     config: RLVRConfig
 
@@ -247,6 +249,8 @@ class _Run:
             functools.partial(tokens.collect, frozen),
             functools.partial(tokens.prepare, frozen),
             functools.partial(tokens.evaluate, frozen),
+            num_prompts=tokens.task.num_prompts,
+            learning_rate=learner.as_schedule(self.rate),
         )
 
     def update(self, state: learner.TrainState) -> tuple[learner.TrainState, Metrics]:
@@ -390,5 +394,10 @@ def _checked(task, model, method, config, stop_table) -> learner.Passes:
         )
     together = _together(method, config)
     return learner.Passes(
-        config.num_epochs, config.num_minibatches, True, together, target_kl=config.target_kl
+        config.num_epochs,
+        config.num_minibatches,
+        whole_rows=True,
+        together=together,
+        drops_rows=method.drops_rows,
+        target_kl=config.target_kl,
     )

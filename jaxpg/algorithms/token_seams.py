@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -29,6 +30,9 @@ from jaxpg.types import (
 
 PROMPT_EXTRAS = ("prompt", "prompt_mask", "prompt_ids", "finished")
 """Extras of every row: `[B, P]` int32, `[B, P]` bool, `[B]` int32, `[B]` bool."""
+
+HIDDEN, TOP_LOGITS, TOP_TOKENS = "hidden", "top_logits", "top_tokens"
+"""Extras of an evaluation with `top`: `[B, T, D]`, `[B, T, K]` and `[B, T, K]`."""
 
 
 @struct.dataclass
@@ -141,9 +145,14 @@ class TokenSeams:
         state: PyTree,
         *,
         ids: Array | None = None,
+        num_samples: int | None = None,
+        temperature: float | Array | None = None,
         source: int | None = None,
     ) -> tuple[Trajectory, PromptWorld, Metrics]:
         """Responses of the policy, or demonstrations, to the prompts whose turn it is.
+
+        The rows hold the log-probabilities and entropies of the distribution that they were drawn
+        from; on demonstrations both are 0.
 
         Args:
           frozen: bound by the algorithm.
@@ -151,36 +160,49 @@ class TokenSeams:
           params: what is optimised.
           world: the place in the order of prompts.
           state: of the method, unused.
-          ids: `[num_prompts]` int32, prompts over all devices that an override asks for; None
-            takes the next ones in order.
+          ids: `[N]` int32, prompts over all devices that an override asks for, N a multiple of the
+            number of devices; None takes the next `num_prompts` in order, and only then is the
+            world read.
+          num_samples: responses to each prompt; None takes the group size.
+          temperature: above 0, may be traced; None takes that of training.
           source: `OWN_ROLLOUT` or `DEMONSTRATION`; None takes the estimator's.
 
         Returns:
           `(trajectory, world, metrics)`; the rows of a prompt stand side by side.
+
+        Raises:
+          ValueError: N is no multiple of the number of devices.
         """
         del state
+        num_samples = self.group_size if num_samples is None else num_samples
         if ids is None:
             places = world.position + jnp.arange(self.num_prompts, dtype=jnp.int32)
             ids = curricula.shuffled(world.key, places, self.task.num_prompts)
             world = world.replace(position=world.position + self.num_prompts)
         # A prompt that comes twice in one update gets other draws the second time.
         drawn = ids + self.task.num_prompts * curricula.occurrence(ids)
-        local = self.num_prompts // parallel.num_shards()
-        here = parallel.shard_index() * local
-        ids, drawn = (jax.lax.dynamic_slice_in_dim(x, here, local) for x in (ids, drawn))
+        if ids.shape[0] % parallel.num_shards():
+            raise ValueError(
+                f"ids holds {ids.shape[0]} prompts, which {parallel.num_shards()} devices do not "
+                f"divide"
+            )
+        ids, drawn = parallel.own_share((ids, drawn))
         prompts = self.task.prompts(ids)
         if (self.estimator.source if source is None else source) == DEMONSTRATION:
-            return *self._demonstrated(key, prompts, drawn, world), {}
+            return self._demonstrated(key, prompts, drawn, num_samples), world, {}
+        sampling = self.sampling
+        if temperature is not None:
+            sampling = dataclasses.replace(sampling, temperature=temperature)
         responses = self.respond(
             self.whole(params, frozen),
             prompts,
             key,
-            sampling=self.sampling,
-            num_samples=self.group_size,
+            sampling=sampling,
+            num_samples=num_samples,
             ids=drawn,
             entropy=True,
         )
-        each = jax.tree.map(lambda x: jnp.repeat(x, self.group_size, axis=0), prompts)
+        each = jax.tree.map(lambda x: jnp.repeat(x, num_samples, axis=0), prompts)
         value, valid, task_metrics = self.task.reward(
             each, responses.tokens, responses.mask, responses.finished
         )
@@ -190,11 +212,13 @@ class TokenSeams:
             responses.mask & valid[:, None],
             responses.finished,
             responses.log_prob,
+            responses.entropy,
             jnp.where(valid, value, 0.0),
+            num_samples,
             OWN_ROLLOUT,
         )
         metrics = parallel.mean(
-            _collected(responses, value, valid, rows.group_ids, local) | dict(task_metrics)
+            _collected(responses, value, valid, rows.group_ids, ids.shape[0]) | dict(task_metrics)
         )
         return rows, world, metrics
 
@@ -217,29 +241,50 @@ class TokenSeams:
             rows = rows.with_extras(reference_log_prob=reference.log_prob)
         return rows
 
-    def evaluate(self, frozen: Frozen, params: PyTree, rows: Trajectory) -> Evaluation:
+    def evaluate(
+        self,
+        frozen: Frozen,
+        params: PyTree,
+        rows: Trajectory,
+        *,
+        temperature: float | Array | None = None,
+        top: int | None = None,
+    ) -> Evaluation:
         """Runs the model over prompts and responses; in micro-batches where there are several.
 
         The loss sees the whole minibatch either way, so that micro-batches change memory and
         time, and no result.
+
+        Args:
+          frozen: bound by the algorithm.
+          params: what is optimised.
+          rows: `[B, T]`; where the number of micro-batches does not divide B, fewer are taken.
+          temperature: above 0, may be traced; None takes that of training.
+          top: K; also give the last hidden state, divided by the temperature, that each token was
+            predicted from, and the K largest logits at it (all, where K is larger), as the extras
+            `HIDDEN`, `TOP_LOGITS` and `TOP_TOKENS`.
+
+        Returns:
+          An `Evaluation`.
         """
         whole = self.whole(params, frozen)
+        temperature = self.sampling.temperature if temperature is None else temperature
         inputs = (rows.extra("prompt"), rows.extra("prompt_mask"), rows.action, rows.mask > 0)
-        if self.micro_batches == 1:
-            return self._evaluation(whole, inputs)
-        parts = jax.tree.map(lambda x: x.reshape((self.micro_batches, -1, *x.shape[1:])), inputs)
-        one = jax.checkpoint(lambda part: self._evaluation(whole, part))
+        num_parts = math.gcd(rows.num_rows, self.micro_batches)
+        if num_parts == 1:
+            return self._evaluation(whole, temperature, top, inputs)
+        parts = jax.tree.map(lambda x: x.reshape((num_parts, -1, *x.shape[1:])), inputs)
+        one = jax.checkpoint(lambda part: self._evaluation(whole, temperature, top, part))
         results = jax.lax.map(one, parts)
         return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), results)
 
-    def _evaluation(self, params: PyTree, inputs: tuple[Array, ...]) -> Evaluation:
+    def _evaluation(self, params, temperature, top, inputs: tuple[Array, ...]) -> Evaluation:
         prompts, prompt_mask, tokens, mask = inputs
         # Micro-batches may be smaller than a group.
         shared = self.together if tokens.shape[0] % self.together == 0 else 1
         states = response_states(
             self.model, params, prompts[::shared], prompt_mask[::shared], tokens, mask
         )
-        temperature = self.sampling.temperature
         log_prob, entropy = log_probs_of(
             self.model,
             params,
@@ -250,12 +295,19 @@ class TokenSeams:
             chunk=self.logit_chunk,
         )
         value = self.model.value(params, states) if self.model.has_value else None
-        return Evaluation(log_prob=log_prob, entropy=entropy, value=value)
+        extras = {}
+        if top is not None:
+            logits = self.model.logits(params, states) / temperature
+            if self.allowed is not None:
+                logits = jnp.where(self.allowed, logits, -jnp.inf)
+            largest, tokens = jax.lax.top_k(logits, min(top, logits.shape[-1]))
+            extras = {HIDDEN: states / temperature, TOP_LOGITS: largest, TOP_TOKENS: tokens}
+        return Evaluation(log_prob=log_prob, entropy=entropy, value=value, extras=extras)
 
-    def _demonstrated(self, key, prompts, drawn, world) -> tuple[Trajectory, PromptWorld]:
-        each = jax.tree.map(lambda x: jnp.repeat(x, self.group_size, axis=0), prompts)
-        numbers = jnp.repeat(drawn, self.group_size) * self.group_size
-        numbers += jnp.tile(jnp.arange(self.group_size), prompts.ids.shape[0])
+    def _demonstrated(self, key, prompts, drawn, num_samples) -> Trajectory:
+        each = jax.tree.map(lambda x: jnp.repeat(x, num_samples, axis=0), prompts)
+        numbers = jnp.repeat(drawn, num_samples) * num_samples
+        numbers += jnp.tile(jnp.arange(num_samples), prompts.ids.shape[0])
         # One call for each row, so that a demonstration depends on its own key alone.
         one = jax.tree.map(lambda x: x[:, None], each)
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
@@ -264,11 +316,14 @@ class TokenSeams:
         )
         finished = jnp.ones(numbers.shape, bool)
         zeros = jnp.zeros(tokens.shape)
-        rows = self._rows(each, tokens, mask, finished, zeros, zeros[:, 0], DEMONSTRATION)
-        return rows, world
+        return self._rows(
+            each, tokens, mask, finished, zeros, zeros, zeros[:, 0], num_samples, DEMONSTRATION
+        )
 
-    def _rows(self, prompts, tokens, mask, finished, log_prob, value, source) -> Trajectory:
-        groups = jnp.arange(tokens.shape[0], dtype=jnp.int32) // self.group_size
+    def _rows(
+        self, prompts, tokens, mask, finished, log_prob, entropy, value, num_samples, source
+    ) -> Trajectory:
+        groups = jnp.arange(tokens.shape[0], dtype=jnp.int32) // num_samples
         rows = trajectory(
             jnp.where(mask, log_prob, 0.0),
             value,
@@ -280,7 +335,8 @@ class TokenSeams:
         extras = (prompts.tokens, prompts.mask.astype(bool), prompts.ids, finished)
         return rows.replace(
             terminated=last_decision(rows.mask),
-            extras=dict(zip(PROMPT_EXTRAS, extras, strict=True)),
+            extras=dict(zip(PROMPT_EXTRAS, extras, strict=True))
+            | {"entropy": jnp.where(mask, entropy, 0.0)},
         )
 
 

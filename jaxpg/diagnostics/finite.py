@@ -137,7 +137,8 @@ class Problem:
 
         Returns:
           A trajectory of shape `[B, horizon]`. The observation is the state's index. Extras:
-          `value` and `next_value` of the critic, and `current_log_prob` equal to `log_prob`.
+          `value` and `next_value` of the critic, `start_value` `[B]` (that of the row's first
+          state), and `current_log_prob` equal to `log_prob`.
         """
         log_policy = jax.nn.log_softmax(params)
         values = self.critic_values(params)
@@ -176,6 +177,7 @@ class Problem:
             mask=rows["mask"],
             group_ids=jnp.repeat(jnp.arange(num_rows // group_size), group_size),
             value=rows["value"],
+            start_value=values[0, begin[0]],
             next_value=rows["next_value"],
             current_log_prob=log_prob,
         )

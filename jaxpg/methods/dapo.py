@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxpg import estimators, parallel
+from jaxpg import batches, estimators
 from jaxpg.choices import at_least
 from jaxpg.description import recorded
 from jaxpg.method import Method, Seams
@@ -44,42 +44,14 @@ def merge_mixed(kept: Trajectory, fresh: Trajectory) -> Trajectory:
       `[B, T]`, its groups numbered anew.
     """
     num_rows = kept.num_rows
-    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), kept, fresh)
-    ids = jnp.concatenate([kept.group_ids, fresh.group_ids + num_rows])
     mixed = jnp.concatenate([mixed_rows(kept), mixed_rows(fresh)])
     order = jnp.argsort(~mixed, stable=True)[:num_rows]
-    ids = ids[order]
+    merged = batches.take(batches.join(kept, fresh), order)
+    ids = merged.group_ids
     new_group = jnp.concatenate([jnp.zeros(1, bool), ids[1:] != ids[:-1]])
-    merged = jax.tree.map(lambda x: x[order], both)
     return merged.replace(
         group_ids=jnp.cumsum(new_group, dtype=kept.group_ids.dtype),
         rollout_ids=jnp.arange(num_rows, dtype=kept.rollout_ids.dtype),
-    )
-
-
-def _of_all_devices(rows: Trajectory) -> Trajectory:
-    num_shards, num_rows = parallel.num_shards(), rows.num_rows
-    if num_shards == 1:
-        return rows
-    first = parallel.shard_index() * num_rows
-
-    def gather(leaf: Array) -> Array:
-        wide = leaf.astype(jnp.int32) if leaf.dtype == bool else leaf
-        whole = jnp.zeros((num_shards * num_rows, *wide.shape[1:]), wide.dtype)
-        whole = jax.lax.dynamic_update_slice_in_dim(whole, wide, first, axis=0)
-        return parallel.total(whole).astype(leaf.dtype)
-
-    numbered = {"group_ids": rows.group_ids + first, "rollout_ids": rows.rollout_ids + first}
-    return jax.tree.map(gather, rows.replace(**numbered))
-
-
-def _own_share(rows: Trajectory) -> Trajectory:
-    local = rows.num_rows // parallel.num_shards()
-    first = parallel.shard_index() * local
-    share = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, local), rows)
-    return share.replace(
-        group_ids=share.group_ids - share.group_ids[0],
-        rollout_ids=share.rollout_ids - share.rollout_ids[0],
     )
 
 
@@ -127,7 +99,7 @@ def dapo(
             def one_round(number: Array, world: PyTree):
                 round_key = jax.random.fold_in(key, number)
                 rows, world, metrics = seams.collect(round_key, params, world, state)
-                return _of_all_devices(rows), world, metrics
+                return batches.of_all_devices(rows), world, metrics
 
             def missing(carry) -> Array:
                 number, rows, _, _ = carry
@@ -145,7 +117,7 @@ def dapo(
             rounds = rounds.astype(jnp.float32)
             metrics = jax.tree.map(lambda x: x / rounds, totals)
             metrics |= {"rounds": rounds, "filled_share": jnp.mean(mixed_rows(rows))}
-            return _own_share(rows), world, metrics
+            return batches.own_share(rows), world, metrics
 
         def score(params: PyTree, rows: Trajectory, state: PyTree) -> Trajectory:
             length = jnp.sum(rows.mask > 0, axis=-1)

@@ -1,8 +1,10 @@
 """Aggregations: from one number for each decision to the loss. Linear in the values.
 
-Each takes the values, the mask, and the stabiliser's weights (which only `selected_mean` reads).
-Counts are taken over all devices, so that the average of the devices' results is the result of
-the whole batch. An empty mask gives 0. Padding may hold anything, NaN included.
+Each takes the values, the mask, the stabiliser's weights (which only `selected_mean` reads) and
+what the `select` seam left of the real decisions: one that was not selected has no value and is not
+counted, but its row is. Counts are taken over all devices, so that the average of the devices'
+results is the result of the whole batch. An empty mask gives 0. Padding may hold anything, NaN
+included.
 """
 
 from __future__ import annotations
@@ -16,16 +18,20 @@ import jax.numpy as jnp
 from jaxpg import parallel
 from jaxpg.types import Array
 
-Aggregate = Callable[[Array, Array, Array | None], Array]
+Aggregate = Callable[..., Array]
+"""`(values, mask, weight=None, selected=None) -> scalar`."""
 
 
-def decision_mean(values: Array, mask: Array, weight: Array | None = None) -> Array:
+def decision_mean(
+    values: Array, mask: Array, weight: Array | None = None, selected: Array | None = None
+) -> Array:
     """Mean over all real decisions of the batch ("token mean").
 
     Args:
       values: `[B, T]` float.
       mask: `[B, T]`, 1 where a decision is real.
       weight: unused.
+      selected: `[B, T]`, 1 where a decision is selected; None selects all.
 
     Returns:
       Scalar.
@@ -34,17 +40,20 @@ def decision_mean(values: Array, mask: Array, weight: Array | None = None) -> Ar
     3.0
     """
     del weight
-    safe, real = _masked(values, mask)
-    return jnp.sum(safe) / _count(jnp.sum(real))
+    safe, chosen = _masked(values, mask, selected)
+    return jnp.sum(safe) / _count(jnp.sum(chosen))
 
 
-def sequence_mean(values: Array, mask: Array, weight: Array | None = None) -> Array:
+def sequence_mean(
+    values: Array, mask: Array, weight: Array | None = None, selected: Array | None = None
+) -> Array:
     """Mean over each row's real decisions, then over the rows that have any.
 
     Args:
       values: `[B, T]` float.
       mask: `[B, T]`, 1 where a decision is real.
       weight: unused.
+      selected: `[B, T]`, 1 where a decision is selected; None selects all.
 
     Returns:
       Scalar.
@@ -53,13 +62,14 @@ def sequence_mean(values: Array, mask: Array, weight: Array | None = None) -> Ar
     2.5
     """
     del weight
-    safe, real = _masked(values, mask)
-    length = jnp.sum(real, axis=-1)
-    rows = jnp.sum(safe, axis=-1) / jnp.maximum(length, 1.0)
-    return jnp.sum(rows) / _count(jnp.sum(length > 0))
+    safe, chosen = _masked(values, mask, selected)
+    rows = jnp.sum(safe, axis=-1) / jnp.maximum(jnp.sum(chosen, axis=-1), 1.0)
+    return jnp.sum(rows) / _count(_num_rows(mask))
 
 
-def row_sum_mean(values: Array, mask: Array, weight: Array | None = None) -> Array:
+def row_sum_mean(
+    values: Array, mask: Array, weight: Array | None = None, selected: Array | None = None
+) -> Array:
     """Sum over each row, then the mean over rows: the policy gradient's own normalisation.
 
     A row without a real decision is padding and is not counted.
@@ -68,6 +78,7 @@ def row_sum_mean(values: Array, mask: Array, weight: Array | None = None) -> Arr
       values: `[B, T]` float.
       mask: `[B, T]`, 1 where a decision is real.
       weight: unused.
+      selected: `[B, T]`, 1 where a decision is selected; None selects all.
 
     Returns:
       Scalar.
@@ -75,7 +86,7 @@ def row_sum_mean(values: Array, mask: Array, weight: Array | None = None) -> Arr
     >>> row_sum_mean(jnp.array([[1., 9.], [3., 5.]]), jnp.array([[1., 0.], [1., 1.]])).item()
     4.5
     """
-    return fixed_length_mean(1.0)(values, mask, weight)
+    return fixed_length_mean(1.0)(values, mask, weight, selected)
 
 
 def fixed_length_mean(length: float) -> Aggregate:
@@ -93,10 +104,12 @@ def fixed_length_mean(length: float) -> Aggregate:
     Array(1.125, dtype=float32)
     """
 
-    def aggregate(values: Array, mask: Array, weight: Array | None = None) -> Array:
+    def aggregate(
+        values: Array, mask: Array, weight: Array | None = None, selected: Array | None = None
+    ) -> Array:
         del weight
-        safe, real = _masked(values, mask)
-        return jnp.sum(safe) / (length * _count(jnp.sum(jnp.any(real > 0, axis=-1))))
+        safe, _ = _masked(values, mask, selected)
+        return jnp.sum(safe) / (length * _count(_num_rows(mask)))
 
     return aggregate
 
@@ -111,42 +124,50 @@ def fixed_length_sum(length: float) -> Aggregate:
       An aggregation.
     """
 
-    def aggregate(values: Array, mask: Array, weight: Array | None = None) -> Array:
+    def aggregate(
+        values: Array, mask: Array, weight: Array | None = None, selected: Array | None = None
+    ) -> Array:
         del weight
-        safe, _ = _masked(values, mask)
+        safe, _ = _masked(values, mask, selected)
         # `parallel.mean` of the shards has to be the sum over the whole batch.
         return parallel.num_shards() * jnp.sum(safe) / length
 
     return aggregate
 
 
-def padded_length_mean(values: Array, mask: Array, weight: Array | None = None) -> Array:
+def padded_length_mean(
+    values: Array, mask: Array, weight: Array | None = None, selected: Array | None = None
+) -> Array:
     """`fixed_length_mean` with the padded length T of the batch at hand.
 
     Args:
       values: `[B, T]` float.
       mask: `[B, T]`, 1 where a decision is real.
       weight: unused.
+      selected: `[B, T]`, 1 where a decision is selected; None selects all.
 
     Returns:
       Scalar, the masked sum over `B T`, B being the rows with a real decision.
     """
-    return fixed_length_mean(values.shape[1])(values, mask, weight)
+    return fixed_length_mean(values.shape[1])(values, mask, weight, selected)
 
 
-def selected_mean(values: Array, mask: Array, weight: Array | None = None) -> Array:
+def selected_mean(
+    values: Array, mask: Array, weight: Array | None = None, selected: Array | None = None
+) -> Array:
     """Mean over the decisions that the stabiliser kept.
 
     Args:
       values: `[B, T]` float, already weighted.
       mask: `[B, T]`, 1 where a decision is real.
-      weight: `[B, T]`, a decision is selected where it is not 0. None selects all.
+      weight: `[B, T]`, a decision counts where it is not 0. None counts all.
+      selected: `[B, T]`, 1 where a decision is selected; None selects all.
 
     Returns:
-      Scalar, 0 if nothing is selected.
+      Scalar, 0 if nothing counts.
     """
-    safe, real = _masked(values, mask)
-    chosen = real if weight is None else real * (weight != 0)
+    safe, chosen = _masked(values, mask, selected)
+    chosen = chosen if weight is None else chosen * (weight != 0)
     return jnp.sum(jnp.where(chosen > 0, safe, 0.0)) / _count(jnp.sum(chosen))
 
 
@@ -167,10 +188,15 @@ def weights_of(aggregate: Aggregate, mask: Array, weight: Array | None = None) -
     return jax.grad(lambda values: aggregate(values, mask, weight))(zeros)
 
 
-def _masked(values: Array, mask: Array) -> tuple[Array, Array]:
+def _masked(values: Array, mask: Array, selected: Array | None) -> tuple[Array, Array]:
+    chosen = mask > 0 if selected is None else (mask > 0) & (selected > 0)
     chex.assert_rank([values, mask], 2)
-    chex.assert_equal_shape([values, mask])
-    return jnp.where(mask > 0, values, 0.0), (mask > 0).astype(values.dtype)
+    chex.assert_equal_shape([values, mask, chosen])
+    return jnp.where(chosen, values, 0.0), chosen.astype(values.dtype)
+
+
+def _num_rows(mask: Array) -> Array:
+    return jnp.sum(jnp.any(mask > 0, axis=-1))
 
 
 def _count(local: Array) -> Array:
