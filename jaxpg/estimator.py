@@ -152,7 +152,8 @@ class Estimator:
         loss = policy_loss
         for part in self.regularisers:
             aggregate = part.aggregate or self.aggregate
-            term = aggregate(part.term(evaluation, trajectory), mask, weight, **chosen)
+            term = part.term(evaluation, trajectory)
+            term = aggregate(term, part.mask(trajectory), weight, **chosen)
             metrics[part.name] = term
             loss = loss + part.scale(trajectory) * term
         metrics |= _diagnostics(evaluation, log_prob, trajectory, weight)

@@ -207,6 +207,7 @@ def inputs(mask=None) -> dict[str, np.ndarray]:
             "source": np.array([0, DEMONSTRATION, DEMONSTRATION, 0]),
             "value": draw(),
             "next_value": draw(),
+            "start_value": rng.normal(size=4).astype(np.float32),
             "current_log_prob": draw(),
             "reference_log_prob": draw(),
         },
@@ -368,3 +369,26 @@ def test_an_estimator_is_hashable_so_that_it_can_be_a_static_argument():
     estimator = estimators.grpo(clip=0.1)
     assert hash(estimator) == hash(estimator)
     assert estimator.settings == {"clip": 0.1, "ddof": 1, "epsilon": 1e-6}
+
+
+def test_a_decision_that_is_not_selected_is_part_of_its_row_and_of_nothing_else():
+    """GSPO's ratio sees the whole row; the loss and its mean see what was selected."""
+    rng = np.random.default_rng(0)
+    old, now = (rng.normal(-1.0, 0.05, (2, 3)).astype(np.float32) for _ in range(2))
+    selected = np.array([[1, 0, 1], [1, 1, 0]], np.float32)
+    batch = trajectory(jnp.asarray(old), jnp.array([1.0, 0.0]), group_ids=jnp.zeros(2, int))
+    advantage = np.array([1.0, -1.0]) / np.sqrt(2)
+
+    def loss(log_prob, batch):
+        estimator = estimators.gspo(0.2, 0.2, epsilon=0.0)
+        return estimator.loss(Evaluation(log_prob), batch)[0]
+
+    ratio = np.exp((now - old).mean(axis=1))
+    # Each selected decision carries the row's ratio, the mean of a row is over those selected.
+    expected = -np.mean(ratio * advantage)
+    value, gradient = jax.value_and_grad(loss)(
+        jnp.asarray(now), batch.with_extras(selected=selected)
+    )
+    np.testing.assert_allclose(value, expected, atol=1e-6)
+    wanted = np.repeat((-ratio * advantage / 6)[:, None], 3, axis=1)
+    np.testing.assert_allclose(gradient, wanted, rtol=1e-5)

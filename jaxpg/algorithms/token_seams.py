@@ -171,7 +171,7 @@ class TokenSeams:
           `(trajectory, world, metrics)`; the rows of a prompt stand side by side.
 
         Raises:
-          ValueError: N is no multiple of the number of devices.
+          ValueError: N is no multiple of the number of devices, or the task has no demonstrations.
         """
         del state
         num_samples = self.group_size if num_samples is None else num_samples
@@ -189,6 +189,10 @@ class TokenSeams:
         ids, drawn = parallel.own_share((ids, drawn))
         prompts = self.task.prompts(ids)
         if (self.estimator.source if source is None else source) == DEMONSTRATION:
+            if self.task.demonstrations is None:
+                raise ValueError(
+                    f"the method learns from demonstrations, but task {self.task.name!r} has none"
+                )
             return self._demonstrated(key, prompts, drawn, num_samples), world, {}
         sampling = self.sampling
         if temperature is not None:

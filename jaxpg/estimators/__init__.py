@@ -8,8 +8,9 @@ from jaxpg.estimators.actor_critic import (
     reinforce,
     reinforce_with_baseline,
 )
-from jaxpg.estimators.demonstrations import luffy_offline, sft, srft_offline
+from jaxpg.estimators.demonstrations import hpt, luffy_offline, sft, srft_offline
 from jaxpg.estimators.groups import (
+    aepo,
     cispo,
     cispo_masked,
     dapo,
@@ -19,6 +20,7 @@ from jaxpg.estimators.groups import (
     reinforce_whitened,
     rloo,
 )
+from jaxpg.estimators.tracked import spo
 
 CATALOGUE = {
     builder.__name__: builder
@@ -32,6 +34,7 @@ CATALOGUE = {
         sft,
         srft_offline,
         luffy_offline,
+        hpt,
         rloo,
         grpo,
         dr_grpo,
@@ -40,6 +43,8 @@ CATALOGUE = {
         cispo,
         cispo_masked,
         reinforce_whitened,
+        aepo,
+        spo,
     )
 }
 """Every estimator by name; each builder works without arguments."""

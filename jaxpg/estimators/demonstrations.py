@@ -1,4 +1,4 @@
-"""Estimators on demonstrations: supervised fine-tuning and the offline halves of SRFT and LUFFY."""
+"""Estimators on demonstrations: fine-tuning, the offline halves of SRFT and LUFFY, and HPT."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ import jax.numpy as jnp
 
 from jaxpg.description import recorded
 from jaxpg.estimator import Estimator
-from jaxpg.parts import advantages, aggregates, likelihoods, references, stabilisers
-from jaxpg.types import DEMONSTRATION, Array, Trajectory
+from jaxpg.parts import (
+    advantages,
+    aggregates,
+    likelihoods,
+    references,
+    regularisers,
+    stabilisers,
+)
+from jaxpg.types import DEMONSTRATION, OWN_ROLLOUT, Array, Trajectory
 
 
 @recorded
@@ -84,3 +91,49 @@ def luffy_offline(gamma: float = 0.1, *, ddof: int = 1, epsilon: float = 1e-6) -
     """
     base = srft_offline(ddof=ddof, epsilon=epsilon)
     return dataclasses.replace(base, name="luffy_offline", likelihood=likelihoods.shaped(gamma))
+
+
+@recorded
+def hpt(
+    sft_coefficient: float = 1.0, entropy_coefficient: float = 1e-3, *, length: int | None = None
+) -> Estimator:
+    """The loss of hybrid post-training on a batch of rollouts and demonstrations.
+
+    Rollouts: advantages without the standard deviation, the importance ratio without a clip, and
+    the sum over rows and tokens over the longest length. Demonstrations, which belong to no group:
+    the mean negative log-likelihood of their tokens. The first grows with the batch and the second
+    does not, as in the released code.
+
+    Args:
+      sft_coefficient: of the demonstrations' term.
+      entropy_coefficient: of the entropy bonus, a mean over all tokens.
+      length: that the rollouts' sum is divided by; None takes the padded length.
+
+    Returns:
+      An `Estimator`.
+
+    Source: Lv et al. 2025, "Towards a unified view of LLM post-training", section 4, and its
+    released code.
+    """
+
+    def advantage(trajectory: Trajectory) -> Array:
+        rollout = trajectory.source == OWN_ROLLOUT
+        return advantages.group_mean_only(
+            trajectory.total_reward,
+            trajectory.group_ids,
+            trajectory.num_rows,
+            valid=rollout & jnp.any(trajectory.mask > 0, axis=-1),
+        )
+
+    padded = aggregates.padded_length_sum
+    return Estimator(
+        name="hpt",
+        advantage=advantage,
+        smallest_group=2,
+        stabiliser=stabilisers.from_source(OWN_ROLLOUT),
+        aggregate=padded if length is None else aggregates.fixed_length_sum(length),
+        regularisers=(
+            regularisers.imitation(sft_coefficient),
+            regularisers.entropy(entropy_coefficient, aggregate=aggregates.decision_mean),
+        ),
+    )

@@ -109,6 +109,32 @@ def dapo(
 
 
 @recorded
+def aepo(
+    clip: float = 0.2, bound: float = 3.0, *, ddof: int = 1, epsilon: float = 1e-6
+) -> Estimator:
+    """The loss that AEPO builds on: GRPO with a dual clip and the mean over all tokens.
+
+    Args:
+      clip: the ratio is cut outside of `[1 - clip, 1 + clip]`.
+      bound: largest ratio at a negative advantage, above 1.
+      ddof: of the group's standard deviation.
+      epsilon: added to the standard deviation.
+
+    Returns:
+      An `Estimator`.
+
+    Source: "Arbitrary entropy policy optimization", arXiv 2510.08141, its released code.
+    """
+    return Estimator(
+        name="aepo",
+        advantage=_normalised(ddof, epsilon),
+        smallest_group=2,
+        stabiliser=stabilisers.dual_clip(clip, clip, bound),
+        aggregate=aggregates.decision_mean,
+    )
+
+
+@recorded
 def gspo(
     lower: float = 3e-4, upper: float = 4e-4, *, ddof: int = 1, epsilon: float = 1e-6
 ) -> Estimator:

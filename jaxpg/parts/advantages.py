@@ -309,6 +309,34 @@ def leave_one_out(
     return jnp.where(centred != 0, safe - others, 0.0)
 
 
+def unified(
+    reward: Array, log_prob: Array, demonstrator_log_prob: Array, coefficient: float
+) -> Array:
+    """Advantage of the common objective of reinforcement and imitation.
+
+    The objective is `E_pi[r] - coefficient KL(demonstrator || pi)`. With this advantage and ratio
+    `pi / pi_ref`, samples of any `pi_ref` estimate its gradient without bias.
+
+    Args:
+      reward: `[...]` float, of what was done.
+      log_prob: `[...]` float, of it under the policy, a constant to the gradient.
+      demonstrator_log_prob: `[...]` float, of it under the demonstrator; -inf where the
+        demonstrator never does it.
+      coefficient: mu, at least 0.
+
+    Returns:
+      `[...]` float, `r + coefficient demonstrator / pi`.
+
+    Source: Lv et al. 2025, "Towards a unified view of LLM post-training", eq. 3 to 5; published
+    methods evaluate the first part on rollouts only and the second on demonstrations only.
+
+    >>> unified(jnp.array([1.]), jnp.log(jnp.array([.5])), jnp.log(jnp.array([.25])), 2.0).tolist()
+    [2.0]
+    """
+    chex.assert_equal_shape([reward, log_prob, demonstrator_log_prob])
+    return reward + coefficient * jnp.exp(demonstrator_log_prob - log_prob)
+
+
 def whiten(
     advantage: Array,
     mask: Array | None = None,

@@ -152,6 +152,23 @@ def padded_length_mean(
     return fixed_length_mean(values.shape[1])(values, mask, weight, selected)
 
 
+def padded_length_sum(
+    values: Array, mask: Array, weight: Array | None = None, selected: Array | None = None
+) -> Array:
+    """`fixed_length_sum` with the padded length T of the batch at hand.
+
+    Args:
+      values: `[B, T]` float.
+      mask: `[B, T]`, 1 where a decision is real.
+      weight: unused.
+      selected: `[B, T]`, 1 where a decision is selected; None selects all.
+
+    Returns:
+      Scalar.
+    """
+    return fixed_length_sum(values.shape[1])(values, mask, weight, selected)
+
+
 def selected_mean(
     values: Array, mask: Array, weight: Array | None = None, selected: Array | None = None
 ) -> Array:

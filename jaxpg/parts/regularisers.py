@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxpg.losses import divergences, values
-from jaxpg.parts.aggregates import Aggregate
-from jaxpg.types import Array, Evaluation, Trajectory
+from jaxpg.parts.aggregates import Aggregate, decision_mean
+from jaxpg.types import DEMONSTRATION, Array, Evaluation, Trajectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Regulariser:
       needs: extras that the term reads.
       aggregate: None takes the estimator's own, so that the term's weight against the policy
         term does not depend on lengths.
+      source: of the rows that the term is about, such as `DEMONSTRATION`; None takes all.
     """
 
     name: str
@@ -32,6 +33,13 @@ class Regulariser:
     term: Callable[[Evaluation, Trajectory], Array]
     needs: tuple[str, ...] = ()
     aggregate: Aggregate | None = None
+    source: int | None = None
+
+    def mask(self, trajectory: Trajectory) -> Array:
+        """`[B, T]`, 1 where a decision is real and the term is about it."""
+        if self.source is None:
+            return trajectory.mask
+        return trajectory.mask * (trajectory.of_rows(trajectory.source) == self.source)
 
     def scale(self, trajectory: Trajectory) -> Array | float:
         """The coefficient, read from the trajectory if it is adaptive."""
@@ -40,11 +48,12 @@ class Regulariser:
         return self.coefficient
 
 
-def entropy(coefficient: float | str = 0.01) -> Regulariser:
+def entropy(coefficient: float | str = 0.01, *, aggregate: Aggregate | None = None) -> Regulariser:
     """Rewards entropy: the term is minus the entropy of each decision, in nats.
 
     Args:
       coefficient: at least 0.
+      aggregate: see `Regulariser`.
 
     Returns:
       A regulariser whose metric `negative_entropy` is minus the mean entropy.
@@ -54,7 +63,27 @@ def entropy(coefficient: float | str = 0.01) -> Regulariser:
         del trajectory
         return -_present(evaluation.entropy, "entropy")
 
-    return Regulariser("negative_entropy", coefficient, term)
+    return Regulariser("negative_entropy", coefficient, term, aggregate=aggregate)
+
+
+def imitation(
+    coefficient: float | str = 1.0, *, aggregate: Aggregate = decision_mean
+) -> Regulariser:
+    """Raises the likelihood of the demonstrations in the batch: supervised fine-tuning as a term.
+
+    Args:
+      coefficient: at least 0.
+      aggregate: over the decisions of the demonstrations; their mean by default.
+
+    Returns:
+      A regulariser whose metric `imitation` is the negative log-likelihood, nats; exactly 0, with
+      no gradient, where the batch holds no demonstration.
+    """
+
+    def term(evaluation: Evaluation, trajectory: Trajectory) -> Array:
+        return -jnp.where(trajectory.mask > 0, evaluation.log_prob, 0.0)
+
+    return Regulariser("imitation", coefficient, term, aggregate=aggregate, source=DEMONSTRATION)
 
 
 def kl(

@@ -62,6 +62,29 @@ def dual_clip_weight(
     return jnp.where((advantage < 0) & (log_ratio > jnp.log(bound)), 0.0, weight)
 
 
+def gate_weight(num_correct: Array, gate: int | Array) -> Array:
+    """Which prompts are learnt from by reinforcement: those solved more often than the gate.
+
+    The others are learnt from a demonstration. The gate is a count of correct rollouts and no
+    share of them.
+
+    Args:
+      num_correct: `[...]` int, correct rollouts of each prompt.
+      gate: at least -1 (reinforcement alone); the number of rollouts or more is demonstrations
+        alone.
+
+    Returns:
+      `[...]` float, 1 for reinforcement and 0 for demonstrations.
+
+    Source: HPT, Lv et al. 2025, "Towards a unified view of LLM post-training", eq. 9 and 10, with
+    the strict inequality of the released code.
+
+    >>> gate_weight(jnp.array([0, 1, 2, 3]), 2).tolist()
+    [0.0, 0.0, 0.0, 1.0]
+    """
+    return (num_correct > gate).astype(jnp.float32)
+
+
 def top_fraction_weight(scores: Array, mask: Array, fraction: float) -> Array:
     """Selects the decisions with the highest scores of the batch.
 

@@ -342,3 +342,93 @@ def test_allowed_tokens_of_a_smaller_vocabulary_fit_a_model_with_spare_tokens(
     rows, said = both(params)
     assert set(np.unique(rows.action)) == {1, 2}
     np.testing.assert_allclose(said.log_prob, rows.log_prob, atol=1e-5)
+
+
+ASKED = np.array([4, 1, 4])
+
+
+@pytest.fixture(scope="module")
+def asked(ragged_task, tiny_policy):
+    """Rows of prompts that were asked for, at a temperature that is traced, and what is said."""
+    model, params = tiny_policy()
+    seams = seams_of(ragged_task(), model)
+
+    @jax.jit
+    def ask(temperature):
+        frozen, key = Frozen((), ()), KEY
+        rows, world, _ = seams.collect(
+            frozen,
+            key,
+            params,
+            None,
+            (),
+            ids=jnp.asarray(ASKED),
+            num_samples=400,
+            temperature=temperature,
+        )
+        assert world is None
+        said = seams.evaluate(frozen, params, rows, temperature=temperature, top=3)
+        return rows, said, seams.evaluate(frozen, params, rows)
+
+    return ask(jnp.float32(2.0)), (model, params)
+
+
+def test_prompts_are_those_asked_for_and_answered_as_often(asked):
+    (rows, _, _), _ = asked
+    np.testing.assert_array_equal(rows.extras["prompt_ids"], np.repeat(ASKED, 400))
+    np.testing.assert_array_equal(rows.group_ids, np.repeat(np.arange(3), 400))
+    responses = np.asarray(rows.action).reshape(3, 400, 4)
+    assert (responses[0] != responses[2]).any()
+
+
+def test_a_traced_temperature_is_that_of_the_draws_and_of_their_log_probs(asked):
+    (rows, said, cold), _ = asked
+    real = np.asarray(rows.mask) > 0
+    np.testing.assert_allclose(
+        np.asarray(rows.log_prob)[real], np.asarray(said.log_prob)[real], atol=1e-5
+    )
+    np.testing.assert_allclose(
+        np.asarray(rows.extras["entropy"])[real], np.asarray(said.entropy)[real], atol=1e-5
+    )
+    assert np.abs(np.asarray(cold.log_prob) - np.asarray(said.log_prob))[real].max() > 0.1
+    # How often the first token of a prompt is drawn is its probability at that temperature.
+    first, log_prob = np.asarray(rows.action)[:400, 0], np.asarray(said.log_prob)[:400, 0]
+    for token in set(first.tolist()):
+        chance = np.exp(log_prob[first == token][0])
+        assert abs((first == token).mean() - chance) < 4 * np.sqrt(chance / 400)
+
+
+def test_the_largest_logits_come_with_the_state_that_made_them(asked):
+    (rows, said, _), (model, params) = asked
+    hidden, top, tokens = (said.extras[name] for name in ("hidden", "top_logits", "top_tokens"))
+    logits = np.asarray(model.logits(params, hidden))
+    order = np.argsort(-logits, axis=-1)[..., :3]
+    np.testing.assert_array_equal(tokens, order)
+    np.testing.assert_allclose(top, np.take_along_axis(logits, order, axis=-1), atol=1e-5)
+    log_prob = jax.nn.log_softmax(logits)
+    chosen = np.take_along_axis(log_prob, np.asarray(rows.action)[..., None], axis=-1)[..., 0]
+    real = np.asarray(rows.mask) > 0
+    np.testing.assert_allclose(chosen[real], np.asarray(said.log_prob)[real], atol=1e-5)
+
+
+def test_demonstrations_are_had_on_request(ragged_task, tiny_policy):
+    model, params = tiny_policy()
+
+    def shown(key, prompts):
+        tokens = jnp.tile(prompts.data["answer"][:, None], (1, 4))
+        return tokens, jnp.ones_like(tokens, bool)
+
+    seams = seams_of(ragged_task(demonstrations=shown), model)
+    rows, _, metrics = seams.collect(
+        Frozen((), ()),
+        KEY,
+        params,
+        None,
+        (),
+        ids=jnp.asarray(ASKED),
+        num_samples=1,
+        source=DEMONSTRATION,
+    )
+    np.testing.assert_array_equal(rows.source, DEMONSTRATION)
+    np.testing.assert_array_equal(rows.action[:, 0], [4, 1, 4])
+    assert not rows.log_prob.any() and not rows.total_reward.any() and metrics == {}

@@ -5,6 +5,7 @@ errors, see `jaxpg.diagnostics.moments.significance`.
 """
 
 import dataclasses
+import itertools
 import math
 
 import jax
@@ -67,6 +68,9 @@ def tree():
             "rloo": estimators.rloo(),
             "dr_grpo": estimators.dr_grpo(),
             "grpo": estimators.grpo(),
+            "hpt": estimators.hpt(),
+            "spo": estimators.spo(),
+            "aepo": estimators.aepo(),
             "reinforce, discounted": estimators.reinforce(discount=0.5),
             "sft": estimators.sft(),
             "sft on demonstrations": estimators.srft_offline(),
@@ -93,6 +97,9 @@ def lengths():
                 estimators.grpo(), aggregate=aggregates.row_sum_mean
             ),
             "grpo": estimators.grpo(),
+            "hpt": estimators.hpt(),
+            "spo": estimators.spo(),
+            "reinforce_whitened": estimators.reinforce_whitened(),
         },
         token_tree(2, 4, eos=0, num_prompts=3, reward=_price),
         num_batches=NUM_BATCHES,
@@ -140,14 +147,14 @@ def test_unbiased_on_policy(tree, name):
 
 
 def test_mean_of_the_group_with_the_row_itself_shrinks_by_one_nth(tree, lengths):
-    for report in (tree, lengths):
-        row = report["dr_grpo"]
+    for report, name in itertools.product((tree, lengths), ("dr_grpo", "hpt")):
+        row = report[name]
         assert not row["unbiased"]
         assert row["unbiased_direction"]
         assert row["scale"] == pytest.approx(7 / 8, abs=4 * row["scale_error"])
 
 
-@pytest.mark.parametrize("name", ["grpo", "ppo, whitened"])
+@pytest.mark.parametrize("name", ["grpo", "ppo, whitened", "spo", "aepo"])
 def test_dividing_by_the_standard_deviation_biases(tree, name):
     assert not tree[name]["unbiased"]
     # Rewards of 0 and 1 have a standard deviation below 1/2.
@@ -156,6 +163,11 @@ def test_dividing_by_the_standard_deviation_biases(tree, name):
 
 def test_dividing_by_each_groups_standard_deviation_turns_the_gradient(lengths):
     assert not lengths["standard deviation"]["unbiased_direction"]
+
+
+def test_a_baseline_for_each_prompt_takes_noise_out_of_whitened_rewards(lengths):
+    tracked, none = lengths["spo"], lengths["reinforce_whitened"]
+    assert tracked["signal_to_noise"] > 1.5 * none["signal_to_noise"]
 
 
 def test_discounting_biases_against_the_undiscounted_return(tree):

@@ -43,6 +43,7 @@ def make_batch(spread: float = 0.5) -> dict[str, np.ndarray]:
         "source": SOURCE,
         "value": rng.normal(size=(B, T)),
         "next_value": rng.normal(size=(B, T)),
+        "start_value": rng.normal(size=B),
     }
 
 
@@ -128,6 +129,24 @@ grouped = per_row(lambda own, group, every: (own - group.mean()) / (group.std(dd
 centred = per_row(lambda own, group, every: own - group.mean())
 others = per_row(lambda own, group, every: own - (group.sum() - own) / (len(group) - 1))
 over_batch = per_row(lambda own, group, every: (own - every.mean()) / (every.std() + 1e-8))
+
+
+def surprise(batch):
+    away = (batch["reward"] * MASK).sum(-1) - batch["start_value"]
+    return np.repeat((away - away.mean())[:, None] / (away.std(ddof=1) + 1e-8), T, axis=1)
+
+
+def surprise_over_tokens(batch):
+    away = np.repeat((batch["reward"] * MASK).sum(-1) - batch["start_value"], LENGTHS)
+    result = np.zeros((B, T))
+    result[REAL] = (away - away.mean()) / (away.std(ddof=1) + 1e-8)
+    return result
+
+
+def centred_among_rollouts(batch):
+    total, own = (batch["reward"] * MASK).sum(-1), SOURCE == 0
+    means = np.array([total[own & (GROUP_IDS == GROUP_IDS[i])].mean() for i in range(B)])
+    return np.repeat(((total - means) * own)[:, None], T, axis=1)
 
 
 def whitened(batch):
@@ -229,6 +248,16 @@ def cispo_masked(batch):
     return lambda log_prob: -token_mean(kept * a * np.exp(log_prob - batch["log_prob"]))
 
 
+def hpt(batch):
+    a = centred_among_rollouts(batch)
+
+    def loss(log_prob):
+        reinforced = a * np.exp(log_prob - batch["log_prob"]) * MASK
+        return -reinforced.sum() / T - demonstration_mean(log_prob)
+
+    return loss
+
+
 def of_probability(shape):
     def bind(batch):
         a = grouped(batch)
@@ -257,6 +286,9 @@ NATIVE = {
     "cispo": cispo,
     "cispo_masked": cispo_masked,
     "reinforce_whitened": min_clip(token_mean, over_batch),
+    "hpt": hpt,
+    "aepo": min_clip(token_mean, grouped, 0.2, 0.2, bound=3.0),
+    "spo": min_clip(token_mean, surprise, 0.2, 0.28, bound=10.0),
 }
 CASES = {name: (estimators.CATALOGUE[name](), native, 0.5) for name, native in NATIVE.items()}
 CASES["gspo"] = (*CASES["gspo"][:2], 1e-3)
@@ -269,11 +301,19 @@ CASES |= {
         min_clip(sequence_mean, grouped, 0.2, 0.28, bound=1.5),
         0.5,
     ),
+    "spo, over tokens": (
+        estimators.spo(whiten_over="tokens"),
+        min_clip(token_mean, surprise_over_tokens, 0.2, 0.28, bound=10.0),
+        0.5,
+    ),
     "ppo, before the first step": (estimators.ppo(), min_clip(token_mean, whitened), 0.0),
 }
 CUTS = {"ppo", "grpo", "dr_grpo", "dapo", "gspo", "gspo, wide bounds", "dual clip"} | {
     "cispo_masked",
     "reinforce_whitened",
+    "aepo",
+    "spo",
+    "spo, over tokens",
 }
 
 
@@ -361,7 +401,10 @@ def test_the_critic_regresses_on_its_target(name):
     np.testing.assert_allclose(metrics["value_loss"], 0.5 * np.mean(error[REAL] ** 2))
 
 
-@pytest.mark.parametrize(("name", "coefficient"), [("a2c", 0.01), ("ppo", 0.01), ("grpo", 0.0)])
+@pytest.mark.parametrize(
+    ("name", "coefficient"),
+    [("a2c", 0.01), ("ppo", 0.01), ("hpt", 0.001), ("grpo", 0.0)],
+)
 def test_the_entropy_bonus_rewards_every_real_decision_alike(name, coefficient):
     (_, (_, _, gradient)), _, _ = ours(name)
     np.testing.assert_allclose(gradient, -coefficient * MASK / MASK.sum(), atol=1e-15)

@@ -18,6 +18,7 @@ AGGREGATES = {
     "fixed_length_mean": aggregates.fixed_length_mean(8),
     "fixed_length_sum": aggregates.fixed_length_sum(8),
     "padded_length_mean": aggregates.padded_length_mean,
+    "padded_length_sum": aggregates.padded_length_sum,
     "selected_mean": aggregates.selected_mean,
 }
 NATIVE = {
@@ -29,6 +30,7 @@ NATIVE = {
     "fixed_length_mean": lambda values, real, chosen: values[real].sum() / real.any(-1).sum() / 8,
     "fixed_length_sum": lambda values, real, chosen: values[real].sum() / 8,
     "padded_length_mean": lambda values, real, chosen: values[real].sum() / real.any(-1).sum() / 4,
+    "padded_length_sum": lambda values, real, chosen: values[real].sum() / 4,
     "selected_mean": lambda values, real, chosen: values[chosen].mean(),
 }
 every = pytest.mark.parametrize("name", AGGREGATES)
@@ -116,6 +118,8 @@ def test_the_average_over_devices_is_the_aggregate_of_the_whole_batch(name):
     rows = lambda x: x.reshape(8, 2)
     if name == "padded_length_mean":
         expected = values[mask > 0].sum() / (rows(mask).any(-1).sum() * 2)
+    elif name == "padded_length_sum":
+        expected = values[mask > 0].sum() / 2
     else:
         expected = native(name, rows(values), rows(mask), rows(weight))
     np.testing.assert_allclose(averaged, np.full(4, expected), rtol=1e-5)
@@ -169,3 +173,33 @@ def test_a_mean_over_nothing_selected_is_zero():
 def test_values_and_mask_of_different_shapes_are_refused():
     with pytest.raises(AssertionError, match=r"\(4, 4\).*\(1, 4\)"):
         aggregates.decision_mean(VALUES, MASK[:1])
+
+
+SELECTED = np.array([[1, 1, 1, 1], [1, 0, 1, 1], [1, 1, 0, 0], [0, 1, 1, 0]], np.float32)
+
+
+@every
+def test_what_is_not_selected_has_no_value_and_is_not_counted_but_its_row_is(name):
+    real = (MASK > 0) & (SELECTED > 0)
+    assert not real[2].any() and (MASK[2] > 0).any()
+    lengths = np.maximum(real.sum(-1), 1)
+    expected = {
+        "decision_mean": VALUES[real].mean(),
+        "sequence_mean": np.mean((VALUES * real).sum(-1) / lengths),
+        "selected_mean": VALUES[real & (WEIGHT > 0)].mean(),
+    }.get(name)
+    if expected is None:
+        # Sums over rows: what is not selected might as well be 0.
+        expected = value_and_gradient(name)(VALUES * real, MASK, WEIGHT)[0]
+    values = np.where(real, VALUES, np.nan).astype(np.float32)
+    loss = lambda values: AGGREGATES[name](values, MASK, WEIGHT, SELECTED)
+    result, gradient = jax.value_and_grad(loss)(values)
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
+    assert not np.asarray(gradient)[~real].any() and np.asarray(gradient)[real].any()
+
+
+@every
+def test_selecting_everything_selects_nothing_out(name):
+    aggregate = AGGREGATES[name]
+    all_of_it = aggregate(VALUES, MASK, WEIGHT, np.ones_like(MASK))
+    np.testing.assert_array_equal(all_of_it, aggregate(VALUES, MASK, WEIGHT))
