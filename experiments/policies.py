@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 
@@ -36,6 +37,25 @@ def small_transformer(task: TokenTask, *, value_head: bool = False) -> LanguageM
     )
 
 
+def small_mlp(task: TokenTask, *, value_head: bool = False) -> LanguageModel:
+    """A perceptron of 128 and 64 units for a task.
+
+    Args:
+      task: gives vocabulary and lengths.
+      value_head: with a critic.
+
+    Returns:
+      A `LanguageModel`.
+    """
+    return networks.token_mlp(
+        networks.TokenMLPConfig(
+            vocabulary_size=task.vocabulary_size,
+            max_positions=task.prompt_length + task.response_length,
+            value_head=value_head,
+        )
+    )
+
+
 def shortly_warmed(task: TokenTask, num_updates: int) -> TokenTask:
     """The task with a shorter warm start.
 
@@ -54,20 +74,26 @@ def shortly_warmed(task: TokenTask, num_updates: int) -> TokenTask:
 
 
 @functools.lru_cache(maxsize=8)
-def warm_started(task: TokenTask, *, value_head: bool = False) -> tuple[LanguageModel, PyTree]:
+def warm_started(
+    task: TokenTask,
+    *,
+    build: Callable[..., LanguageModel] = small_transformer,
+    value_head: bool = False,
+) -> tuple[LanguageModel, PyTree]:
     """The policy after the task's supervised warm start, trained once in a process.
 
     Args:
       task: with a `warm_start`.
+      build: the policy, `small_transformer` or `small_mlp`.
       value_head: add a critic, which is not trained yet; the policy is the same.
 
     Returns:
       `(model, params)`.
     """
     if value_head:
-        _, params = warm_started(task)
-        model = small_transformer(task, value_head=True)
+        _, params = warm_started(task, build=build)
+        model = build(task, value_head=True)
         drawn = model.init(jax.random.key(BASE_SEED))["params"]
         return model, {"params": {**drawn, **params["params"]}}
-    model = small_transformer(task)
+    model = build(task)
     return model, warm_start(task, model, jax.random.key(BASE_SEED))

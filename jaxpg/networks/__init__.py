@@ -7,6 +7,7 @@ from jaxpg.networks.gru import GRUConfig, gru
 from jaxpg.networks.language_model import LanguageModel
 from jaxpg.networks.lora import LoRA
 from jaxpg.networks.rotary import RopeScaling
+from jaxpg.networks.token_mlp import TokenMLPConfig, token_mlp
 from jaxpg.networks.transformer_config import TransformerConfig
 from jaxpg.networks.vocabulary import log_probs_of, token_statistics
 
@@ -18,12 +19,14 @@ __all__ = [
     "NetworkConfig",
     "Networks",
     "RopeScaling",
+    "TokenMLPConfig",
     "TransformerConfig",
     "actor_critic",
     "gru",
     "log_probs_of",
     "mlp",
     "observations",
+    "token_mlp",
     "token_statistics",
     "transformer",
 ]
