@@ -95,18 +95,25 @@ def luffy_offline(gamma: float = 0.1, *, ddof: int = 1, epsilon: float = 1e-6) -
 
 @recorded
 def hpt(
-    sft_coefficient: float = 1.0, entropy_coefficient: float = 1e-3, *, length: int | None = None
+    sft_coefficient: float = 1.0,
+    entropy_coefficient: float = 1e-3,
+    *,
+    rows_in_sum: int | None = None,
+    length: int | None = None,
 ) -> Estimator:
     """The loss of hybrid post-training on a batch of rollouts and demonstrations.
 
     Rollouts: advantages without the standard deviation, the importance ratio without a clip, and
     the sum over rows and tokens over the longest length. Demonstrations, which belong to no group:
-    the mean negative log-likelihood of their tokens. The first grows with the batch and the second
-    does not, as in the released code.
+    the mean negative log-likelihood of their tokens. The first grows with the rows summed up and
+    the second does not, so their number decides which of the two is heard. The released code sums
+    over one micro-batch of one device and averages over those: `rows_in_sum`.
 
     Args:
       sft_coefficient: of the demonstrations' term.
       entropy_coefficient: of the entropy bonus, a mean over all tokens.
+      rows_in_sum: m; the rollouts' term is m times the mean over rows. None sums over the whole
+        minibatch.
       length: that the rollouts' sum is divided by; None takes the padded length.
 
     Returns:
@@ -125,13 +132,17 @@ def hpt(
             valid=rollout & jnp.any(trajectory.mask > 0, axis=-1),
         )
 
-    padded = aggregates.padded_length_sum
+    if rows_in_sum is None:
+        fixed, padded = aggregates.fixed_length_sum, aggregates.padded_length_sum
+    else:
+        fixed, padded = aggregates.fixed_length_mean, aggregates.padded_length_mean
+    aggregate = padded if length is None else fixed(length)
     return Estimator(
         name="hpt",
         advantage=advantage,
         smallest_group=2,
         stabiliser=stabilisers.from_source(OWN_ROLLOUT),
-        aggregate=padded if length is None else aggregates.fixed_length_sum(length),
+        aggregate=aggregate if rows_in_sum is None else aggregates.scaled(aggregate, rows_in_sum),
         regularisers=(
             regularisers.imitation(sft_coefficient),
             regularisers.entropy(entropy_coefficient, aggregate=aggregates.decision_mean),

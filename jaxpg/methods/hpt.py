@@ -61,6 +61,7 @@ def hpt(
     *,
     sft_coefficient: float = 1.0,
     entropy_coefficient: float = 1e-3,
+    rows_in_sum: int | None = 8,
     success: float = 1.0,
 ) -> Method:
     """Hybrid post-training: each prompt by its rollouts, or by a demonstration if it is too hard.
@@ -74,6 +75,9 @@ def hpt(
         more is supervised fine-tuning alone.
       sft_coefficient: of the demonstrations' term.
       entropy_coefficient: of the entropy bonus.
+      rows_in_sum: see `estimators.hpt`: the weight of rollouts against demonstrations. 8 is one
+        group of the published size; with the sum over a large batch (None) rewards of chance
+        drown the demonstrations.
       success: a reward of at least this is correct.
 
     Returns:
@@ -82,7 +86,7 @@ def hpt(
     Source: Lv et al. 2025, "Towards a unified view of LLM post-training", section 4.
     """
     at_least("gate", gate, -1)
-    estimator = estimators.hpt(sft_coefficient, entropy_coefficient)
+    estimator = estimators.hpt(sft_coefficient, entropy_coefficient, rows_in_sum=rows_in_sum)
 
     def override(seams: Seams) -> Seams:
         def collect(

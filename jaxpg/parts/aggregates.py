@@ -188,6 +188,19 @@ def selected_mean(
     return jnp.sum(jnp.where(chosen > 0, safe, 0.0)) / _count(jnp.sum(chosen))
 
 
+def scaled(aggregate: Aggregate, factor: float) -> Aggregate:
+    """An aggregation times a constant.
+
+    Args:
+      aggregate: any.
+      factor: above 0.
+
+    Returns:
+      An aggregation.
+    """
+    return lambda *arguments, **named: factor * aggregate(*arguments, **named)
+
+
 def weights_of(aggregate: Aggregate, mask: Array, weight: Array | None = None) -> Array:
     """The factor that an aggregation gives to each decision.
 

@@ -248,14 +248,17 @@ def cispo_masked(batch):
     return lambda log_prob: -token_mean(kept * a * np.exp(log_prob - batch["log_prob"]))
 
 
-def hpt(batch):
-    a = centred_among_rollouts(batch)
+def hpt(factor, length):
+    def bind(batch):
+        a = centred_among_rollouts(batch)
 
-    def loss(log_prob):
-        reinforced = a * np.exp(log_prob - batch["log_prob"]) * MASK
-        return -reinforced.sum() / T - demonstration_mean(log_prob)
+        def loss(log_prob):
+            reinforced = a * np.exp(log_prob - batch["log_prob"]) * MASK
+            return -factor * reinforced.sum() / length - demonstration_mean(log_prob)
 
-    return loss
+        return loss
+
+    return bind
 
 
 def of_probability(shape):
@@ -286,7 +289,7 @@ NATIVE = {
     "cispo": cispo,
     "cispo_masked": cispo_masked,
     "reinforce_whitened": min_clip(token_mean, over_batch),
-    "hpt": hpt,
+    "hpt": hpt(1.0, T),
     "aepo": min_clip(token_mean, grouped, 0.2, 0.2, bound=3.0),
     "spo": min_clip(token_mean, surprise, 0.2, 0.28, bound=10.0),
 }
@@ -299,6 +302,11 @@ CASES |= {
             estimators.grpo(), stabiliser=stabilisers.dual_clip(0.2, 0.28, bound=1.5)
         ),
         min_clip(sequence_mean, grouped, 0.2, 0.28, bound=1.5),
+        0.5,
+    ),
+    "hpt, three rows in a sum": (
+        estimators.hpt(rows_in_sum=3, length=9),
+        hpt(3 / B, 9),
         0.5,
     ),
     "spo, over tokens": (
