@@ -39,10 +39,14 @@ class TokenMLPConfig:
         """Checks the fields."""
         for name in ("vocabulary_size", "max_positions"):
             at_least(name, getattr(self, name), 1)
-        if not self.hidden:
+        widths = self.hidden
+        if not isinstance(widths, tuple) or not all(isinstance(w, int) and w >= 1 for w in widths):
+            raise ValueError(
+                f"hidden is {widths!r}, but it has to be a tuple of whole numbers of at least 1, "
+                f"such as (128, 64)"
+            )
+        if not widths:
             raise ValueError("hidden is (), but at least one layer is needed, such as (128, 64)")
-        for width in self.hidden:
-            at_least("hidden", width, 1)
 
 
 class TokenMLP(nn.Module):

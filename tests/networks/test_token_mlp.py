@@ -78,7 +78,8 @@ def test_it_learns_as_any_policy_does():
     ("settings", "message"),
     [
         ({"hidden": ()}, "hidden is \\(\\), but at least one layer"),
-        ({"hidden": (8, 0)}, "hidden is 0"),
+        ({"hidden": (8, 0)}, "hidden is \\(8, 0\\), but it has to be a tuple of whole numbers"),
+        ({"hidden": 8}, "hidden is 8, but it has to be a tuple"),
         ({"max_positions": 0}, "max_positions is 0"),
     ],
 )
