@@ -1,4 +1,4 @@
-"""The order of prompts: every item once in a pass, passes and keys of their own, no stored list."""
+"""The order of prompts: every item once in a pass, no stored list; and draws by weight."""
 
 import itertools
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxpg.curricula import occurrence, shuffled
+from jaxpg.curricula import occurrence, prioritised, shuffled
 
 KEY = jax.random.key(0)
 order = jax.jit(shuffled, static_argnums=2)
@@ -63,6 +63,36 @@ def test_occurrence_counts_equal_items_before():
     items = np.random.default_rng(0).integers(0, 5, 30)
     expected = [list(items[:place]).count(item) for place, item in enumerate(items)]
     assert jax.jit(occurrence)(jnp.asarray(items)).tolist() == expected
+
+
+def drawn(weights, num, count):
+    keys = jax.random.split(KEY, count)
+    return np.asarray(jax.jit(jax.vmap(lambda key: prioritised(key, weights, num)))(keys))
+
+
+def test_draws_without_replacement_have_the_probabilities_of_one_after_the_other():
+    weights = np.array([0.5, 2.0, 1.0, 0.25])
+    found = drawn(jnp.asarray(weights), 2, 4000)
+    pairs = list(itertools.permutations(range(4), 2))
+    total = weights.sum()
+    expected = [weights[a] / total * weights[b] / (total - weights[a]) for a, b in pairs]
+    counts = [(found == pair).all(axis=1).sum() for pair in pairs]
+    assert sum(counts) == 4000
+    assert stats.chisquare(counts, 4000 * np.array(expected)).pvalue > 1e-3
+
+
+def test_the_whole_pool_can_be_drawn_and_comes_once():
+    found = drawn(jnp.array([1e-3, 5.0, 1.0, 0.0, 2.0]), 5, 50)
+    np.testing.assert_array_equal(np.sort(found, axis=1), np.tile(np.arange(5), (50, 1)))
+    assert (found[:, -1] == 3).all() and found.dtype == np.int32
+
+
+def test_more_than_the_pool_is_drawn_with_replacement_in_proportion():
+    weights = np.array([0.5, 2.0, 1.0, 0.0])
+    counts = np.bincount(drawn(jnp.asarray(weights), 5, 800).ravel(), minlength=4)
+    assert counts[3] == 0
+    expected = 4000 * weights[:3] / weights.sum()
+    assert stats.chisquare(counts[:3], expected).pvalue > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from jaxpg.parts import (
     regularisers,
     rewards,
     stabilisers,
+    trackers,
 )
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "regularisers",
     "rewards",
     "stabilisers",
+    "trackers",
 ]
