@@ -3,6 +3,7 @@
 from jaxpg.parts import (
     advantages,
     aggregates,
+    down_sampling,
     likelihoods,
     references,
     regularisers,
@@ -14,6 +15,7 @@ from jaxpg.parts import (
 __all__ = [
     "advantages",
     "aggregates",
+    "down_sampling",
     "likelihoods",
     "references",
     "regularisers",
