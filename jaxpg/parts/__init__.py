@@ -3,12 +3,14 @@
 from jaxpg.parts import (
     advantages,
     aggregates,
+    curvature,
     down_sampling,
     entropy_control,
     likelihoods,
     references,
     regularisers,
     rewards,
+    shadow_moments,
     stabilisers,
     trackers,
 )
@@ -16,12 +18,14 @@ from jaxpg.parts import (
 __all__ = [
     "advantages",
     "aggregates",
+    "curvature",
     "down_sampling",
     "entropy_control",
     "likelihoods",
     "references",
     "regularisers",
     "rewards",
+    "shadow_moments",
     "stabilisers",
     "trackers",
 ]
