@@ -83,10 +83,13 @@ class Entry:
     Attributes:
       build: makes the estimator or method.
       group_size: responses to a prompt; the number of prompts follows from the responses.
+      rounds: how many times the responses of an update are sampled, for a method that does not
+        report it as the metric `rounds`.
     """
 
     build: Callable[[], Estimator | Method]
     group_size: int = 8
+    rounds: float = 1.0
 
 
 METHODS: Mapping[str, Entry] = {
@@ -98,6 +101,12 @@ METHODS: Mapping[str, Entry] = {
     "GSPO, published bounds": Entry(estimators.gspo),
     "CISPO": Entry(estimators.cispo),
     "REINFORCE, batch whitening": Entry(estimators.reinforce_whitened, group_size=1),
+    "HPT": Entry(methods.hpt),
+    # Trials before the first update would be samples that the others do not have.
+    "SPO": Entry(functools.partial(methods.spo, offline_trials=0), group_size=1),
+    "AEPO": Entry(methods.aepo, rounds=1.25),
+    "D3S": Entry(functools.partial(methods.d3s, 100)),
+    "CAPO": Entry(functools.partial(methods.capo, steps_per_update=4)),
     "PPO with critic": Entry(
         functools.partial(
             estimators.ppo, discount=1.0, trace_decay=1.0, normalise=True, entropy=0.0
@@ -151,7 +160,7 @@ def trained(entry: Entry) -> Callable[[Config, list[int], Context], MethodRun]:
                 part=name.replace(" ", "-"),
                 evaluate_every=every,
             )
-            curve = _in_responses(result, config)
+            curve = _in_responses(result, config, entry.rounds)
             curves[f"held-out success, {name}"] = curve
             finals[name] = curve.y[-1]
         numbers = {"learning_rate": config.learning_rate} | {
@@ -246,7 +255,7 @@ def picture(summary: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _in_responses(result, config: Config) -> Curve:
+def _in_responses(result, config: Config, each_round: float) -> Curve:
     """Success over responses sampled, up to the budget that all methods have.
 
     A method that samples several rounds in an update reaches the budget earlier.
@@ -255,6 +264,8 @@ def _in_responses(result, config: Config) -> Curve:
     success = result.evaluations["eval_success"]
     rounds = result.metrics.get("rounds")
     if rounds is None:
+        rounds = np.full((config.num_updates, success.shape[1]), each_round)
+    if np.all(rounds == 1):
         return Curve(result.evaluated * config.responses, success)
     sampled = config.responses * np.cumsum(rounds, axis=0)[np.asarray(result.evaluated) - 1]
     # Every seed has its own axis; they meet on an even one.
@@ -305,8 +316,9 @@ EXPERIMENT = harness.Experiment(
         "begin with one policy for each task, a transformer of 2 layers and width 64 after the "
         "task's supervised warm start.",
         "An update samples 256 responses and takes 4 gradient steps on 64 of them each.",
-        "DAPO samples up to 4 rounds in an update; its success is read where it has sampled as "
-        "many responses as the others.",
+        "DAPO samples up to 4 rounds in an update, AEPO 1.25; their success is read where they "
+        "have sampled as many responses as the others. SPO begins without trials. HPT also sees "
+        "demonstrations, those that the base policy comes from. CAPO has its published thresholds.",
         "GSPO's published bounds are for responses of thousands of tokens; the other line has the "
         "bounds of DAPO.",
         "The audit is that of the estimator on a token tree, on policy and with logits at a root "

@@ -229,6 +229,54 @@ class ThresholdRule:
 
 
 @dataclasses.dataclass(frozen=True)
+class NearRule:
+    """The mean of a method is near a value that was set beforehand.
+
+    Attributes:
+      method: name of the method that the claim is about.
+      target: in the metric's unit.
+      tolerance: largest distance of the mean of the seeds, in the metric's unit, above 0.
+      higher_is_better: of the rules that it is joined with; a distance has no direction.
+    """
+
+    method: str
+    target: float
+    tolerance: float
+    higher_is_better: bool = True
+
+    def __post_init__(self):
+        """Refuses a tolerance that is none."""
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance is {self.tolerance!r}, but it has to be above 0")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The method."""
+        return (self.method,)
+
+    def words(self, metric: str, num_seeds: int) -> str:
+        """The rule as a sentence."""
+        return (
+            f"{self.method} has {metric} within {self.tolerance:g} of {self.target:g} in the mean "
+            f"of {num_seeds} seeds"
+        )
+
+    def judge(self, values: Values) -> Judgement:
+        """Applies the rule.
+
+        Args:
+          values: `[num_seeds]` by method.
+
+        Returns:
+          A `Judgement`; its effect is what is left of the tolerance.
+        """
+        found = describe(np.asarray(values[self.method], float) - self.target)
+        left = self.tolerance - abs(found["mean"])
+        # 0.75 - 0.7 is 0.050000000000000044: not beyond 0.05.
+        return Judgement(left >= -1e-9, left, {"distance": found})
+
+
+@dataclasses.dataclass(frozen=True)
 class AllOf:
     """Several rules that have to hold together.
 

@@ -12,6 +12,7 @@ FAMILIES = {
             "2510.08141",
             "AEPO (Arbitrary Entropy Policy Optimization) — entropy held at a target by REINFORCE "
             "on temperature-adjusted correct samples mixed into GRPO",
+            ("jaxpg.methods.aepo", "jaxpg.methods.dcpo", "jaxpg.parts.entropy_control"),
         ),
         System(
             "bapo",
@@ -24,6 +25,12 @@ FAMILIES = {
             "2510.00819",
             "CAPO (Curvature-Aware Policy Optimization) — token rejection by a last-layer "
             "second-order model of the next update",
+            (
+                "jaxpg.methods.capo",
+                "jaxpg.methods.dr_capo",
+                "jaxpg.methods.rein_capo",
+                "jaxpg.parts.curvature",
+            ),
         ),
         System(
             "d3s",
@@ -31,6 +38,7 @@ FAMILIES = {
             "D3S (Dynamic Dual-Level Down-Sampling) — train only on the rollouts that maximise "
             "advantage variance and on tokens with large |advantage| x entropy, relaxing over "
             "time",
+            ("jaxpg.methods.d3s", "jaxpg.parts.down_sampling"),
         ),
         System(
             "high-entropy-tokens",
@@ -43,6 +51,7 @@ FAMILIES = {
             "2509.04419",
             "HPT — Unified Policy Gradient Estimator (four interchangeable parts) and Hybrid "
             "Post-Training (a per-prompt switch between RL and SFT)",
+            ("jaxpg.methods.hpt", "jaxpg.estimators.hpt"),
         ),
         System(
             "kdrl",
@@ -97,6 +106,7 @@ FAMILIES = {
             "2509.13232",
             "SPO (Single-stream Policy Optimization) — one response per prompt, persistent Beta "
             "value tracker as baseline, batch-wide advantage whitening, prioritised prompts",
+            ("jaxpg.methods.spo", "jaxpg.parts.trackers", "jaxpg.curricula.prioritised"),
         ),
     ),
     "preferences and offline data": (

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from experiments import recording
+from experiments.catalogue.method_rows import method_rows
 from experiments.catalogue.system import STATES
 from experiments.catalogue.systems import FAMILIES, SYSTEMS
 
 README = recording.ROOT / "README.md"
 BENCHMARKS = pathlib.Path(recording.ROOT, "experiments", "bench", "results")
-BLOCKS = ("systems", "learning", "leaderboard", "benchmarks")
+BLOCKS = ("methods", "systems", "learning", "leaderboard", "benchmarks")
 
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -62,6 +63,7 @@ def rewritten(readme: str, results: Results, benchmarks: Sequence[Mapping[str, A
       ValueError: a marker is missing, or stands twice.
     """
     tables = {
+        "methods": methods_table(),
         "systems": systems_table(results),
         "learning": learning_table(results),
         "leaderboard": leaderboard_table(results.get("leaderboard")),
@@ -75,6 +77,26 @@ def rewritten(readme: str, results: Results, benchmarks: Sequence[Mapping[str, A
         _, _, after = rest.partition(end)
         readme = f"{before}{begin}\n{table}\n{end}{after}"
     return readme
+
+
+def methods_table() -> str:
+    """One row for each method: what it replaces of an update.
+
+    Returns:
+      Markdown.
+    """
+    lines = _head("method", "what it is", "seams it overrides", "has a state", "lines of code")
+    for row in method_rows():
+        lines.append(
+            _row(
+                f"`methods.{row.name}`",
+                row.summary,
+                _code(row.seams),
+                "yes" if row.remembers else "",
+                str(row.lines),
+            )
+        )
+    return "\n".join(lines)
 
 
 def systems_table(results: Results) -> str:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments.rules import AllOf, NotWorseRule, PairedRule, ThresholdRule
+from experiments.rules import AllOf, NearRule, NotWorseRule, PairedRule, ThresholdRule
 
 BASELINE = np.array([10.0, 50.0, -20.0, 30.0, 0.0])
 GAIN = np.array([1.0, 2.0, 3.0, 2.0, 2.0])
@@ -142,3 +142,43 @@ def test_a_margin_is_a_share():
     with pytest.raises(ValueError, match="margin is 0, but it has to be a share"):
         NotWorseRule("a", "b", margin=0)
     assert "lies above -10% of" in NotWorseRule("a", "b", margin=0.1).words("return", 5)
+
+
+@pytest.mark.parametrize(
+    ("values", "holds"),
+    [
+        ([0.7, 0.8, 0.7, 0.8], True),
+        ([0.7] * 4, True),  # at the tolerance
+        ([0.8] * 4, True),
+        ([0.69] * 4, False),
+        ([0.81] * 4, False),
+        ([0.2, 1.3, 0.2, 1.3], True),  # the mean decides
+        ([0.75, 0.75, 0.75, np.nan], False),
+    ],
+)
+def test_near_is_a_distance_of_the_mean_in_either_direction(values, holds):
+    rule = NearRule("a", target=0.75, tolerance=0.05)
+    assert rule.judge({"a": values}).holds is holds
+
+
+def test_what_is_left_of_the_tolerance_is_the_effect():
+    judgement = NearRule("a", target=0.75, tolerance=0.05).judge({"a": [0.71, 0.73]})
+    assert judgement.effect == pytest.approx(0.02)
+    assert judgement.details["distance"]["mean"] == pytest.approx(-0.03)
+    assert NearRule("a", 0.75, 0.05).judge({"a": [0.9, 0.9]}).effect == pytest.approx(-0.1)
+
+
+def test_near_goes_with_rules_of_either_direction():
+    more = PairedRule("b", ("a",), minimum_effect=0.1)
+    both = AllOf((NearRule("a", 0.75, 0.05), more))
+    assert both.judge({"a": [0.74] * 3, "b": [0.9] * 3}).holds
+    assert not both.judge({"a": [0.74] * 3, "b": [0.8] * 3}).holds
+    assert not both.judge({"a": [0.6] * 3, "b": [0.9] * 3}).holds
+    less = PairedRule("b", ("a",), minimum_effect=0.1, higher_is_better=False)
+    AllOf((NearRule("a", 0.75, 0.05, higher_is_better=False), less))
+    assert "a has entropy within 0.05 of 0.75 in the mean of 10 seeds" in both.words("entropy", 10)
+
+
+def test_a_tolerance_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="tolerance is 0, but it has to be above 0"):
+        NearRule("a", 0.75, tolerance=0)
