@@ -182,7 +182,7 @@ def base(config: Config, seeds: list[int], context: Context) -> MethodRun:
 
 EXPERIMENT = harness.Experiment(
     system="hpt",
-    title="Hybrid post-training on fork sums whose working-out is never sampled",
+    title="HPT where the working-out is never sampled",
     claim=(
         "Choosing reinforcement or a demonstration for each prompt by its pass rate beats "
         "supervised fine-tuning, reinforcement, and one after the other."
