@@ -4,6 +4,7 @@ import sys
 
 from experiments.bench import (
     audit_speed,
+    down_sampling,
     language_model_tiny,
     ppo_cartpole,
     rollout_brax,
@@ -19,6 +20,7 @@ BENCHES = {
     "rollout_brax": rollout_brax.run,
     "audit_speed": audit_speed.run,
     "runner_overhead": runner_overhead.run,
+    "down_sampling": down_sampling.run,
     "language_model_tiny": language_model_tiny.run,
     "smollm2_sampling": smollm2_sampling.run,
     "smollm2_training": smollm2_training.run,
