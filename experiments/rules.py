@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -274,6 +275,60 @@ class NearRule:
         left = self.tolerance - abs(found["mean"])
         # 0.75 - 0.7 is 0.050000000000000044: not beyond 0.05.
         return Judgement(left >= -1e-9, left, {"distance": found})
+
+
+@dataclasses.dataclass(frozen=True)
+class OrderRule:
+    """Methods stand in an order on the same seeds, each beyond the one before it.
+
+    Attributes:
+      order: names of at least two methods, the smallest values first.
+      minimum_step: smallest mean difference of neighbours that counts, in the metric's unit.
+      higher_is_better: of the rules that it is joined with; the order says which way it goes.
+    """
+
+    order: tuple[str, ...]
+    minimum_step: float = 0.0
+    higher_is_better: bool = True
+
+    def __post_init__(self):
+        """Refuses what is no order."""
+        if len(self.order) < 2 or len(set(self.order)) < len(self.order):
+            raise ValueError(
+                f"order is {self.order!r}, but at least two names are needed, each of them once"
+            )
+        at_least("minimum_step", self.minimum_step, 0)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The methods."""
+        return self.order
+
+    def words(self, metric: str, num_seeds: int) -> str:
+        """The rule as a sentence."""
+        return (
+            f"{metric} rises from each to the next of {' < '.join(self.order)}: the mean "
+            f"difference of {num_seeds} paired seeds is at least {self.minimum_step:g} and its "
+            f"bootstrapped 95% interval excludes 0"
+        )
+
+    def judge(self, values: Values) -> Judgement:
+        """Applies the rule.
+
+        Args:
+          values: `[num_seeds]` by method, in the same order of seeds.
+
+        Returns:
+          A `Judgement`; its effect is the smallest mean difference of neighbours.
+        """
+        steps = {
+            f"{less} < {more}": PairedRule(more, (less,), self.minimum_step).judge(values)
+            for less, more in itertools.pairwise(self.order)
+        }
+        effects = [step.effect for step in steps.values()]
+        holds = all(step.holds for step in steps.values())
+        details = {name: next(iter(step.details.values())) for name, step in steps.items()}
+        return Judgement(holds, float(np.min(effects)), details)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments.rules import AllOf, NearRule, NotWorseRule, PairedRule, ThresholdRule
+from experiments.rules import AllOf, NearRule, NotWorseRule, OrderRule, PairedRule, ThresholdRule
 
 BASELINE = np.array([10.0, 50.0, -20.0, 30.0, 0.0])
 GAIN = np.array([1.0, 2.0, 3.0, 2.0, 2.0])
@@ -182,3 +182,27 @@ def test_near_goes_with_rules_of_either_direction():
 def test_a_tolerance_of_nothing_is_refused():
     with pytest.raises(ValueError, match="tolerance is 0, but it has to be above 0"):
         NearRule("a", 0.75, tolerance=0)
+
+
+def test_an_order_needs_every_step_beyond_the_spread_of_paired_seeds():
+    rule = OrderRule(("low", "middle", "high"))
+    values = {"low": BASELINE, "middle": BASELINE + GAIN, "high": BASELINE + 3 * GAIN}
+    judgement = rule.judge(values)
+    assert judgement.holds and judgement.effect == pytest.approx(2.0)
+    assert judgement.details["middle < high"]["mean"] == pytest.approx(4.0)
+    assert OrderRule(rule.order, minimum_step=2.0).judge(values).holds
+    assert not OrderRule(rule.order, minimum_step=2.1).judge(values).holds
+    # Two equal neighbours, swapped ones, and a step that the seeds disagree on.
+    assert not rule.judge(values | {"high": values["middle"]}).holds
+    assert not OrderRule(("middle", "low", "high")).judge(values).holds
+    unsure = BASELINE + GAIN + np.array([9.0, -8.0, 7.0, -6.0, 2.0])
+    assert not rule.judge(values | {"high": unsure}).holds
+    assert not rule.judge(values | {"low": BASELINE * np.nan}).holds
+    said = "entropy rises from each to the next of low < middle < high"
+    assert said in rule.words("entropy", 5) and rule.names == rule.order
+
+
+@pytest.mark.parametrize("order", [("a",), (), ("a", "b", "a")])
+def test_what_is_no_order_is_refused(order):
+    with pytest.raises(ValueError, match="at least two names are needed, each of them once"):
+        OrderRule(order)
