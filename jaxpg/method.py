@@ -31,7 +31,8 @@ class Seams(NamedTuple):
       evaluate: `(params, trajectory) -> Evaluation`, the service that runs the networks; that of
         language models takes more, see `TokenSeams.evaluate`.
       num_prompts: prompts that may be asked for by number; 0 where there are none.
-      group_size: rows of each prompt in what the default `collect` returns.
+      prompts_per_update: that the default `collect` takes, over all devices.
+      group_size: rows of each of them.
       learning_rate: `(gradient steps taken) -> rate` of the optimiser; None where it is not known,
         because the caller brought the optimiser.
     """
@@ -44,6 +45,7 @@ class Seams(NamedTuple):
     after: Callable[[PyTree, Trajectory, Metrics, PyTree], tuple[PyTree, Metrics]]
     evaluate: Callable[..., Evaluation]
     num_prompts: int = 0
+    prompts_per_update: int = 0
     group_size: int = 1
     learning_rate: Callable[[Array], Array] | None = None
 
@@ -96,7 +98,7 @@ class Method:
           prepare: `(params, trajectory) -> trajectory`, adds the extras that the estimator needs
             before it computes advantages.
           evaluate: the networks.
-          **services: `num_prompts`, `group_size` and `learning_rate` of `Seams`.
+          **services: the fields of `Seams` behind `evaluate`, by name.
 
         Returns:
           The seams with this method's overrides in place.

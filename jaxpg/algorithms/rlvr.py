@@ -250,6 +250,7 @@ class _Run:
             functools.partial(tokens.prepare, frozen),
             functools.partial(tokens.evaluate, frozen),
             num_prompts=tokens.task.num_prompts,
+            prompts_per_update=tokens.num_prompts,
             group_size=tokens.group_size,
             learning_rate=learner.as_schedule(self.rate),
         )

@@ -77,10 +77,10 @@ def aepo(
         ) -> tuple[Trajectory, PyTree, Metrics]:
             rows, world, metrics = seams.collect(key, params, world, state)
             ids = parallel.gather(rows.extra("prompt_ids")[:: seams.group_size])
-            number = num_twice(ids.shape[0], share)
+            number = num_twice(seams.prompts_per_update, share)
             if number % parallel.num_shards():
                 raise ValueError(
-                    f"share is {share!r}, by which {number} of {ids.shape[0]} prompts are answered "
+                    f"share is {share!r}, by which {number} of {len(ids)} prompts are answered "
                     f"twice, but {parallel.num_shards()} devices do not divide them"
                 )
             tempered, _, found = seams.collect(
@@ -101,7 +101,7 @@ def aepo(
 
         def select(rows: Trajectory, state: Array) -> Trajectory:
             every = batches.of_all_devices(rows)
-            num_rows = _num_on_policy(every.num_rows, seams.group_size, share)
+            num_rows = seams.prompts_per_update * seams.group_size
             # The rows of each device's second rollout stand behind those of its first.
             order = jnp.argsort(every.extra(TEMPERED), stable=True)
             keep = jnp.max(every.extra("advantage")[order[num_rows:]], axis=1) > threshold
@@ -152,13 +152,6 @@ def num_twice(num_prompts: int, share: float) -> int:
     """
     # 0.29 * 100 is 28.999999999999996: not 28 prompts.
     return max(1, int(share * num_prompts + 1e-9))
-
-
-def _num_on_policy(num_rows: int, group_size: int, share: float) -> int:
-    """Rows of the first rollout, from those of both."""
-    num_groups = num_rows // group_size
-    first = next(n for n in range(1, num_groups) if n + num_twice(n, share) == num_groups)
-    return first * group_size
 
 
 def _marked(rows: Trajectory, tempered: bool) -> Trajectory:

@@ -114,8 +114,6 @@ def spo(
         def collect(
             key: Array, params: PyTree, world: PyTree, state: Memory
         ) -> tuple[Trajectory, PyTree, Metrics]:
-            share = jax.eval_shape(lambda: seams.collect(key, params, world, ()))[0].num_rows
-            num_prompts = parallel.num_shards() * share // seams.group_size
             weights = trackers.prompt_weights(
                 state.value,
                 trackers.effective_number(state.alpha, state.beta),
@@ -123,7 +121,7 @@ def spo(
                 exponent=exponent,
             )
             key_prompts, key = jax.random.split(key)
-            ids = curricula.prioritised(key_prompts, weights, num_prompts)
+            ids = curricula.prioritised(key_prompts, weights, seams.prompts_per_update)
             return seams.collect(key, params, world, (), ids=ids)
 
         def score(params: PyTree, rows: Trajectory, state: Memory) -> Trajectory:

@@ -176,7 +176,8 @@ def one_decision(seams, counts, right, temperature):
     earned = jnp.where(jnp.asarray(right)[action] > 0, 0.5, -0.5)[:, None]
     second = rows.with_extras(advantage=earned, tempered=jnp.ones(num_rows, bool))
     method = methods.aepo(share=1.0, most=num_rows)
-    mixed = method.override(seams).select(batches.join(first, second), jnp.zeros(()))
+    seams = method.override(seams._replace(prompts_per_update=num_rows))
+    mixed = seams.select(batches.join(first, second), jnp.zeros(()))
     taken = jax.nn.one_hot(mixed.action[:, 0], len(counts))
 
     def loss(z):

@@ -67,7 +67,8 @@ def seams_of(method, num_prompts, group_size=1):
         functools.partial(function, Frozen((), ()))
         for function in (tokens.collect, tokens.prepare, tokens.evaluate)
     ]
-    build = lambda m: m.seams(*bound, num_prompts=POOL, group_size=group_size)
+    sizes = {"num_prompts": POOL, "prompts_per_update": num_prompts, "group_size": group_size}
+    build = lambda m: m.seams(*bound, **sizes)
     return build(method), build(dataclasses.replace(method, override=lambda seams: seams))
 
 
