@@ -106,7 +106,7 @@ METHODS: Mapping[str, Entry] = {
     "SPO": Entry(functools.partial(methods.spo, offline_trials=0), group_size=1),
     "AEPO": Entry(methods.aepo, rounds=1.25),
     "D3S": Entry(functools.partial(methods.d3s, 100)),
-    "CAPO": Entry(functools.partial(methods.capo, steps_per_update=4)),
+    "CAPO": Entry(methods.capo),
     "PPO with critic": Entry(
         functools.partial(
             estimators.ppo, discount=1.0, trace_decay=1.0, normalise=True, entropy=0.0

@@ -35,6 +35,7 @@ class Seams(NamedTuple):
       group_size: rows of each of them.
       learning_rate: `(gradient steps taken) -> rate` of the optimiser; None where it is not known,
         because the caller brought the optimiser.
+      steps_per_update: gradient steps of an update that does not end early.
     """
 
     init: Callable[[Array, PyTree], PyTree]
@@ -48,6 +49,7 @@ class Seams(NamedTuple):
     prompts_per_update: int = 0
     group_size: int = 1
     learning_rate: Callable[[Array], Array] | None = None
+    steps_per_update: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

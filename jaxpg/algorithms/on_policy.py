@@ -138,6 +138,7 @@ def on_policy(
         agent.prepare,
         agent.evaluate,
         learning_rate=learner.as_schedule(rate),
+        steps_per_update=passes.num_steps,
     )
 
     def init(key: Array) -> learner.TrainState:

@@ -253,6 +253,7 @@ class _Run:
             prompts_per_update=tokens.num_prompts,
             group_size=tokens.group_size,
             learning_rate=learner.as_schedule(self.rate),
+            steps_per_update=self.passes.num_steps,
         )
 
     def update(self, state: learner.TrainState) -> tuple[learner.TrainState, Metrics]:

@@ -56,7 +56,6 @@ def capo(
     level: str = "token",
     top: int = 50,
     learning_rate: Any = None,
-    steps_per_update: int = 1,
     chunk: int = 64,
 ) -> Method:
     """Leaves out the tokens whose own step would change objective or policy too much.
@@ -75,8 +74,6 @@ def capo(
       top: logits kept of each token, at least 2; all in a smaller vocabulary.
       learning_rate: of the optimiser, a number or a schedule in gradient steps; None takes that of
         the algorithm.
-      steps_per_update: gradient steps of an update, `num_epochs * num_minibatches`: the place in
-        the schedule. Not read where the update may end early and reports its steps.
       chunk: tokens at one time: memory is that of `chunk * top * width` numbers.
 
     Returns:
@@ -94,7 +91,6 @@ def capo(
         ("tau_h", tau_h, 0),
         ("tau_f", tau_f, 0),
         ("top", top, 2),
-        ("steps_per_update", steps_per_update, 1),
         ("chunk", chunk, 1),
     ):
         at_least(name, given, least)
@@ -138,7 +134,7 @@ def capo(
         def after(
             params: PyTree, rows: Trajectory, metrics: Metrics, state: CapoState
         ) -> tuple[CapoState, Metrics]:
-            taken = metrics.get("steps_taken", steps_per_update)
+            taken = metrics.get("steps_taken", seams.steps_per_update)
             moments = state.moments
             if model == "adam":
                 accepted = (rows.mask > 0) & (rows.extra(SELECTED) > 0)

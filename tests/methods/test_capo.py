@@ -59,14 +59,18 @@ def seams_of(method):
         for function in (tokens.collect, tokens.prepare, tokens.evaluate)
     ]
     return method.seams(
-        *bound, num_prompts=TASK.num_prompts, group_size=GROUP, learning_rate=warming_up
+        *bound,
+        num_prompts=TASK.num_prompts,
+        group_size=GROUP,
+        learning_rate=warming_up,
+        steps_per_update=2,
     )
 
 
 @functools.cache
 def history(model, updates=3):
     """Updates by hand: rows, parameters, state before, state after, metrics; on the host."""
-    seams = seams_of(methods.capo(model=model, steps_per_update=2, top=4, chunk=7, **TAUS))
+    seams = seams_of(methods.capo(model=model, top=4, chunk=7, **TAUS))
     world = PromptWorld((), jnp.zeros((), jnp.int32), KEY)
 
     @jax.jit
@@ -297,7 +301,7 @@ def agent():
 
     @functools.cache
     def build(level="token", **taus):
-        method = methods.capo(level=level, steps_per_update=2, chunk=7, **(taus or TAUS))
+        method = methods.capo(level=level, chunk=7, **(taus or TAUS))
         sizes = SMALL | {"num_epochs": 2, "learning_rate": 0.02, "anneal_updates": 4}
         return rlvr(TASK, MODEL, method, params=policy(), temperature=TEMPERATURE, **sizes)
 
@@ -371,7 +375,7 @@ def test_where_everything_is_rejected_nothing_is_learned_nor_stored():
 
 def test_an_update_that_ended_early_counts_the_steps_that_it_took():
     rows, params, state, *_ = history("adam")[1]
-    seams = seams_of(methods.capo(steps_per_update=8, **TAUS))
+    seams = seams_of(methods.capo(**TAUS))
     after, _ = jax.jit(seams.after)(params, rows, {"steps_taken": jnp.asarray(3.0)}, state)
     assert after.steps == state.steps + 3 and after.steps.dtype == state.steps.dtype
 
@@ -407,7 +411,6 @@ def test_thresholds_are_recorded_and_the_learning_rate_may_be_given():
         ({"tau_f": float("nan")}, "tau_f is nan, but it has to be at least 0"),
         ({"top": 1}, "top is 1, but it has to be at least 2"),
         ({"chunk": 0}, "chunk is 0, but"),
-        ({"steps_per_update": 0}, "steps_per_update is 0, but"),
         ({"model": "adan"}, "model is 'adan', .* did you mean 'adam'"),
         ({"level": "tokens"}, "level is 'tokens', .* did you mean 'token'"),
     ],
