@@ -176,18 +176,8 @@ class TokenSeams:
         del state
         num_samples = self.group_size if num_samples is None else num_samples
         if ids is None:
-            places = world.position + jnp.arange(self.num_prompts, dtype=jnp.int32)
-            ids = curricula.shuffled(world.key, places, self.task.num_prompts)
-            world = world.replace(position=world.position + self.num_prompts)
-        # A prompt that comes twice in one update gets other draws the second time.
-        drawn = ids + self.task.num_prompts * curricula.occurrence(ids)
-        if ids.shape[0] % parallel.num_shards():
-            raise ValueError(
-                f"ids holds {ids.shape[0]} prompts, which {parallel.num_shards()} devices do not "
-                f"divide"
-            )
-        ids, drawn = parallel.own_share((ids, drawn))
-        prompts = self.task.prompts(ids)
+            ids, world = self._next_ids(world)
+        prompts, drawn = self._own_prompts(ids)
         if (self.estimator.source if source is None else source) == DEMONSTRATION:
             if self.task.demonstrations is None:
                 raise ValueError(
@@ -222,9 +212,26 @@ class TokenSeams:
             OWN_ROLLOUT,
         )
         metrics = parallel.mean(
-            _collected(responses, value, valid, rows.group_ids, ids.shape[0]) | dict(task_metrics)
+            _collected(responses, value, valid, rows.group_ids, drawn.shape[0]) | dict(task_metrics)
         )
         return rows, world, metrics
+
+    def _next_ids(self, world: PromptWorld) -> tuple[Array, PromptWorld]:
+        places = world.position + jnp.arange(self.num_prompts, dtype=jnp.int32)
+        ids = curricula.shuffled(world.key, places, self.task.num_prompts)
+        return ids, world.replace(position=world.position + self.num_prompts)
+
+    def _own_prompts(self, ids: Array) -> tuple[Any, Array]:
+        """This device's share of the prompts, and the numbers that their draws go by."""
+        if ids.shape[0] % parallel.num_shards():
+            raise ValueError(
+                f"ids holds {ids.shape[0]} prompts, which {parallel.num_shards()} devices do not "
+                f"divide"
+            )
+        # A prompt that comes twice in one update gets other draws the second time.
+        drawn = ids + self.task.num_prompts * curricula.occurrence(ids)
+        ids, drawn = parallel.own_share((ids, drawn))
+        return self.task.prompts(ids), drawn
 
     def prepare(self, frozen: Frozen, params: PyTree, rows: Trajectory) -> Trajectory:
         """Adds what the estimator needs: values, reference and current log-probabilities."""

@@ -188,7 +188,8 @@ def _counts(trajectory: Trajectory) -> Metrics:
 def _check(num_updates: int, rows: tuple, tokens: tuple, estimator: Estimator) -> None:
     at_least("num_updates", num_updates, 1)
     for name, shares in (("rows", rows), ("tokens", tokens)):
-        if len(shares) != 2 or not all(0 < share <= 1 for share in shares):
+        pair = isinstance(shares, tuple | list) and len(shares) == 2
+        if not pair or not all(0 < share <= 1 for share in shares):
             raise ValueError(
                 f"{name} is {shares!r}, but it has to be two shares in (0, 1]: at the first update "
                 f"and at the end"

@@ -83,8 +83,16 @@ def hpt(
     Returns:
       A `Method`. Metrics besides the estimator's: `demonstrated_share` of the prompts.
 
+    Raises:
+      ValueError: the gate is no whole number of at least -1.
+
     Source: Lv et al. 2025, "Towards a unified view of LLM post-training", section 4.
     """
+    if not isinstance(gate, int):
+        raise ValueError(
+            f"gate is {gate!r}, but it is a number of correct rollouts and no share of them: give "
+            f"a whole number of at least -1"
+        )
     at_least("gate", gate, -1)
     estimator = estimators.hpt(sft_coefficient, entropy_coefficient, rows_in_sum=rows_in_sum)
 

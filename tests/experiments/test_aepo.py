@@ -1,40 +1,21 @@
 """AEPO's experiment: what is run, what is kept of it, and that its picture can be drawn."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
-from experiments import aepo, harness
+from experiments import aepo
 from experiments.aepo import EXPERIMENT, METHODS, always, averaged, centred, steered
-from experiments.command_line import Options
 from experiments.rules import PairedRule
 from jaxpg.method import as_method
 
 
 @pytest.fixture(scope="module")
-def summary(tmp_path_factory):
+def summary(tmp_path_factory, run_smoke):
     """Of one method of each kind, at smoke size."""
     out = tmp_path_factory.mktemp("aepo")
     names = (steered(0.75), "GRPO", centred(0.75))
-    experiment = dataclasses.replace(
-        EXPERIMENT,
-        methods={name: EXPERIMENT.methods[name] for name in names},
-        rule=PairedRule(steered(0.75), ("GRPO",), minimum_effect=0.0),
-    )
-    options = Options(
-        budget="smoke",
-        seeds=(0, 1),
-        out=out,
-        resume=False,
-        record=False,
-        progress=False,
-        tensorboard=False,
-        config=EXPERIMENT.budgets["smoke"],
-        changed=(),
-        command="",
-    )
-    return harness.run(experiment, options), out
+    rule = PairedRule(steered(0.75), ("GRPO",), minimum_effect=0.0)
+    return run_smoke(EXPERIMENT, names, out, rule=rule), out
 
 
 def test_entropy_success_and_the_controller_are_kept(summary):

@@ -1,35 +1,17 @@
 """The leaderboard: every method at the same samples, and a picture that can be read."""
 
-import dataclasses
-
 import pytest
 
-from experiments import harness, leaderboard
-from experiments.command_line import Options
+from experiments import leaderboard
 from experiments.leaderboard import EXPERIMENT, METHODS
 
 
 @pytest.fixture(scope="module")
-def summary(tmp_path_factory):
+def summary(tmp_path_factory, run_smoke):
     """Of two methods and the policy that they begin with, at smoke size."""
     out = tmp_path_factory.mktemp("leaderboard")
     names = ("GRPO", "DAPO", "base policy")
-    experiment = dataclasses.replace(
-        EXPERIMENT, methods={name: EXPERIMENT.methods[name] for name in names}
-    )
-    options = Options(
-        budget="smoke",
-        seeds=(0, 1),
-        out=out,
-        resume=False,
-        record=False,
-        progress=False,
-        tensorboard=False,
-        config=EXPERIMENT.budgets["smoke"],
-        changed=(),
-        command="",
-    )
-    return harness.run(experiment, options), out
+    return run_smoke(EXPERIMENT, names, out), out
 
 
 def test_methods_are_scored_and_audited_side_by_side(summary):

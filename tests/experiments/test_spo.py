@@ -1,37 +1,19 @@
 """SPO's experiment at smoke size, and what it measures against enumeration and finite sums."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import harness, spo, tracked_values
-from experiments.command_line import Options
+from experiments import spo, tracked_values
 from experiments.policies import small_mlp
 from experiments.spo import EXPERIMENT, SIMULATED, Config
 from jaxpg_envs import tokens
 
 
-def test_it_measures_success_trackers_and_gradients(tmp_path):
+def test_it_measures_success_trackers_and_gradients(tmp_path, run_smoke):
     names = ("SPO", "GRPO", "SPO, 8 offline trials")
-    experiment = dataclasses.replace(
-        EXPERIMENT, methods={name: EXPERIMENT.methods[name] for name in names}
-    )
-    options = Options(
-        budget="smoke",
-        seeds=(0, 1),
-        out=tmp_path,
-        resume=False,
-        record=False,
-        progress=False,
-        tensorboard=False,
-        config=EXPERIMENT.budgets["smoke"],
-        changed=(),
-        command="",
-    )
-    found = harness.run(experiment, options)["methods"]
+    found = run_smoke(EXPERIMENT, names, tmp_path)["methods"]
     for name in names:
         assert len(found[name]["values"]) == 2 and 0 < found[name]["mean"] < 1
     numbers = found["SPO"]["numbers"]

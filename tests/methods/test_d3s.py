@@ -225,6 +225,7 @@ def test_it_overrides_selection_and_memory_and_no_more(overridden, build, rows):
         ({"rows": (0.0, 1.0)}, ValueError, r"rows is \(0.0, 1.0\), but .* shares in \(0, 1\]"),
         ({"rows": (0.5, 1.5)}, ValueError, r"rows is \(0.5, 1.5\), but it has to be two shares"),
         ({"tokens": (0.5,)}, ValueError, r"tokens is \(0.5,\), but it has to be two shares"),
+        ({"rows": 0.5}, ValueError, r"rows is 0.5, but it has to be two shares"),
         ({"estimator": "gspo"}, TypeError, "estimator is 'gspo', but an Estimator is needed"),
     ],
 )

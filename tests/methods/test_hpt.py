@@ -255,6 +255,8 @@ def test_four_devices_equal_one():
 def test_bad_settings_are_one_sentence():
     with pytest.raises(ValueError, match="gate is -2, but it has to be at least -1"):
         methods.hpt(-2)
+    with pytest.raises(ValueError, match="gate is 0.25, but it is a number of correct rollouts"):
+        methods.hpt(0.25)
     task = dataclasses.replace(TASK, demonstrations=None)
     agent = rlvr(task, MODEL, methods.hpt(), **SIZES)
     with pytest.raises(ValueError, match="learns from demonstrations, but task 'digit_sum' has"):
