@@ -308,7 +308,7 @@ EXPERIMENT = harness.Experiment(
     },
     num_seeds={"smoke": 2, "cpu": 5, "gpu": 10},
     x_label="responses sampled",
-    tuning=Tuning({"learning_rate": (3e-4, 1e-3, 3e-3)}, seeds=(1_000, 1_001)),
+    tuning=Tuning({"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3)}, seeds=(1_000, 1_001)),
     check=_checked,
     picture=picture,
     notes=(
