@@ -101,8 +101,9 @@ def test_memory_does_not_grow_with_the_number_of_chunks(tiny_agent):
     held = {}
 
     def callback(update, metrics):
-        gc.collect()
-        held[update] = sum(x.nbytes for x in jax.live_arrays())
+        if update in (5, 50):  # Collecting is slow in a process that has compiled much.
+            gc.collect()
+            held[update] = sum(x.nbytes for x in jax.live_arrays())
 
     runner.train(tiny_agent, key=KEY, num_updates=50, chunk_length=1, callback=callback)
     assert held[50] <= held[5]

@@ -228,9 +228,11 @@ def test_workers_survive_whatever_rows_do(rewards, recwarn):
         host(rows("1 / 0", "0 / 0"))
     with pytest.raises(TypeError, match="cannot be pickled"):
         host([("", "1", {"lock": threading.Lock()})])
-    pids = [worker.process.pid for worker in host._pool._workers]
+    workers = list(host._pool._workers)
+    pids = [worker.process.pid for worker in workers]
     os.kill(pids[0], 9)
-    wait_until(lambda: ended(pids[0]))
+    # A process with threads looks ended before it can be waited for, which is what the pool does.
+    wait_until(lambda: workers[0].process.poll() is not None)
     assert host(rows("1", "2", "3")).value.tolist() == [1.0, 2.0, 3.0]
     pids += [worker.process.pid for worker in host._pool._workers]
     host.close()
