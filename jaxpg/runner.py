@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
 import pathlib
 import signal
@@ -17,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpg import parallel
+from jaxpg import parallel, programs
 from jaxpg.checkpoint import CheckpointError, Checkpoints
 from jaxpg.choices import at_least, replace_fields
 from jaxpg.report import CsvLog, History, ProgressReport, TensorBoardLog
@@ -25,8 +24,6 @@ from jaxpg.types import Algorithm, Array, PyTree
 
 EVALUATION_SEED = 20_011
 """Evaluations draw from this seed and the update's number: the same starts for every seed."""
-TOGETHER, IN_TURN = "together", "in turn"
-"""How a program runs its seeds: vmapped, or one after the other."""
 
 
 class NonFiniteError(FloatingPointError):
@@ -241,7 +238,7 @@ class _Run:
         while done < self.num_updates and self.stop_signal is None:
             length = self._next_length(done)
             began = time.perf_counter()
-            state, metrics = chunk(state, jnp.int32(length))
+            state, metrics = chunk(state, length)
             metrics = self._fetch(metrics, length)
             took = time.perf_counter() - began
             if done == first:
@@ -279,7 +276,7 @@ class _Run:
 
     def _first_state(self) -> tuple[int, PyTree]:
         self._lengths: list[int] = []
-        init = _compiled_call(self.algorithm.init, None if self.num_seeds is None else (0,))
+        init = programs.initialisation(self.algorithm, seeded=self.num_seeds is not None)
         steps = self.checkpoints.steps() if self.checkpoints is not None else []
         if not (self.config.resume and steps):
             if self.config.resume and self.writes:
@@ -309,11 +306,12 @@ class _Run:
     def _compiled(self) -> tuple[Callable, Callable | None]:
         algorithm, seeds = self.algorithm, None
         if self.num_seeds is not None:
-            seeds = IN_TURN if algorithm.seeds_in_turn or self.num_seeds == 1 else TOGETHER
-        chunk = _compiled_chunk(algorithm.update, self.chunk_length, seeds, self.config.num_devices)
+            in_turn = algorithm.seeds_in_turn or self.num_seeds == 1
+            seeds = programs.IN_TURN if in_turn else programs.TOGETHER
+        chunk = programs.chunk(algorithm, self.chunk_length, seeds, self.config.num_devices)
         if algorithm.evaluate is None or self.config.evaluate_every is None:
             return chunk, None
-        return chunk, _compiled_evaluation(algorithm.evaluate, seeds)
+        return chunk, programs.evaluation(algorithm, seeds)
 
     def _next_length(self, done: int) -> int:
         """Up to the chunk's end, but not past the next evaluation."""
@@ -398,56 +396,6 @@ class _Run:
 
     def _steps(self, updates: int) -> float:
         return float(updates * self.algorithm.steps_per_update * (self.num_seeds or 1))
-
-
-@functools.lru_cache(maxsize=16)
-def _compiled_chunk(
-    update: Callable, capacity: int, seeds: str | None, num_devices: int
-) -> Callable[[PyTree, Array], tuple[PyTree, PyTree]]:
-    """The program of a chunk; a second run of one algorithm finds it compiled."""
-
-    def one_seed(state: PyTree, length: Array) -> tuple[PyTree, PyTree]:
-        shapes = jax.eval_shape(update, state)[1]
-        buffers = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), shapes)
-
-        def body(index, carry):
-            state, buffers = carry
-            state, metrics = update(state)
-            return state, jax.tree.map(lambda b, m: b.at[index].set(m), buffers, metrics)
-
-        # The length is an argument: a shorter last chunk is no second program.
-        return jax.lax.fori_loop(0, length, body, (state, buffers))
-
-    return parallel.data_parallel(_over_seeds(one_seed, seeds), num_devices)
-
-
-@functools.lru_cache(maxsize=16)
-def _compiled_evaluation(evaluate: Callable, seeds: str | None) -> Callable:
-    return jax.jit(_over_seeds(evaluate, seeds))
-
-
-def _over_seeds(function: Callable, seeds: str | None) -> Callable:
-    """`function(state, shared)` for a state with an axis of seeds, if there is one."""
-    if seeds is None:
-        return function
-    if seeds == TOGETHER:
-        return jax.vmap(function, in_axes=(0, None))
-    return lambda states, shared: jax.lax.map(lambda state: function(state, shared), states)
-
-
-def _compiled_call(function: Callable, axes: tuple[int | None, ...] | None) -> Callable:
-    """`function` inside jit, vmapped over these axes; one program instead of many small ones."""
-    if not isinstance(function, jax.tree_util.Partial):
-        return _compiled_function(function, axes)
-    # What the function holds (a model's weights) is an argument, not a constant in the program.
-    held = function.args
-    axes = None if axes is None else (None,) * len(held) + axes
-    return functools.partial(_compiled_function(function.func, axes), *held)
-
-
-@functools.lru_cache(maxsize=32)
-def _compiled_function(function: Callable, axes: tuple[int | None, ...] | None) -> Callable:
-    return jax.jit(function if axes is None else jax.vmap(function, in_axes=axes))
 
 
 def _keys(key: Array, num_seeds: int | None) -> tuple[Array, int | None]:

@@ -201,6 +201,9 @@ class Evaluation:
 class Algorithm(NamedTuple):
     """Everything that learns: a pair of pure functions, as in optax, and what describes them.
 
+    A function may be a `jax.tree_util.Partial` that holds arrays (a model's weights, a data set):
+    the runner passes them to its programs as arguments, one of each for all seeds.
+
     Attributes:
       init: `(key) -> state`. A state with a field `world` keeps there what belongs to single
         environments or prompts (every leaf has them as its leading axis); that field is split

@@ -83,6 +83,62 @@ class CountingEnv(Environment):
         return spaces.Box(0.0, 1e6, (2,), jnp.float32)
 
 
+@flax.struct.dataclass
+class PushedState:
+    """State of the linear system."""
+
+    time: jax.Array
+    position: jax.Array
+
+
+@flax.struct.dataclass
+class PushedParams:
+    """What pushes the system in each step."""
+
+    pushes: jax.Array
+    max_steps_in_episode: int = 5
+
+
+class LinearSystem(Environment):
+    """x' = x + u + push, reward -(x^2 + u^2 / 2); it is also the policy u = -gain x."""
+
+    _supports_transition_gradients = True
+
+    def reset_env(self, key, params):
+        state = PushedState(jnp.zeros((), jnp.int32), jnp.ones_like(params.pushes[0]))
+        return state.position, state
+
+    def step_env(self, key, state, action, params):
+        reward = -(state.position**2 + 0.5 * action**2)
+        push = params.pushes[state.time]
+        state = PushedState(state.time + 1, state.position + action + push)
+        observation, state = self._apply_transition_gradient_policy(state.position, state)
+        return observation, state, reward, jnp.zeros((), bool), {}
+
+    def get_obs(self, state, params=None, key=None):
+        return state.position
+
+    @staticmethod
+    def scenarios(pushes):
+        pushes = jnp.asarray(pushes)
+        return PushedParams(pushes, jnp.full(len(pushes), 5))
+
+    @staticmethod
+    def init(key):
+        return jax.random.uniform(key)
+
+    @staticmethod
+    def decide(gain, observations):
+        return -gain * observations
+
+    apply = decide
+
+
+@pytest.fixture(scope="session")
+def linear_system():
+    return LinearSystem()
+
+
 @pytest.fixture
 def counting_env():
     return CountingEnv()

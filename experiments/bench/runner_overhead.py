@@ -12,11 +12,10 @@ import tempfile
 import time
 
 import jax
-import jax.numpy as jnp
 
 import jaxpg_envs
 from experiments.bench.measuring import alternate, compare, record
-from jaxpg import estimators, runner
+from jaxpg import estimators, programs, runner
 from jaxpg.algorithms import on_policy
 
 CHUNK, CHUNKS = 250, 3
@@ -26,14 +25,14 @@ def run() -> None:
     """Records `runner_overhead`: the bare loop's time over the runner's."""
     env, params = jaxpg_envs.make("CartPole-v1")
     agent = on_policy(env, params, estimators.ppo(), num_envs=64, learning_rate=1e-3)
-    chunk = runner._compiled_chunk(agent.update, CHUNK, False, 1)
+    chunk = programs.chunk(agent, CHUNK, None, 1)
     init = jax.jit(agent.init)
 
     def bare() -> float:
         state = init(jax.random.key(0))
         began = time.perf_counter()
         for _ in range(CHUNKS):
-            state, metrics = chunk(state, jnp.int32(CHUNK))
+            state, metrics = chunk(state, CHUNK)
             jax.block_until_ready(metrics)
         return (time.perf_counter() - began) / CHUNKS
 
