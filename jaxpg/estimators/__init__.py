@@ -6,6 +6,7 @@ from jaxpg.estimators.actor_critic import (
     ppo,
     ppo_penalty,
     reinforce,
+    reinforce_batch_mean,
     reinforce_with_baseline,
 )
 from jaxpg.estimators.demonstrations import hpt, luffy_offline, sft, srft_offline
@@ -26,6 +27,7 @@ CATALOGUE = {
     builder.__name__: builder
     for builder in (
         reinforce,
+        reinforce_batch_mean,
         reinforce_with_baseline,
         a2c,
         ppo,

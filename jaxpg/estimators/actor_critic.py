@@ -44,6 +44,42 @@ def reinforce(discount: float = 0.99, entropy: float = 0.0) -> Estimator:
 
 
 @recorded
+def reinforce_batch_mean(discount: float = 1.0, entropy: float = 0.0) -> Estimator:
+    """REINFORCE with the mean return of the other rows at the same decision as its baseline.
+
+    For episodes that begin together and end inside their rows; a decision whose episode does not is
+    left out of the mean.
+
+    Args:
+      discount: in [0, 1].
+      entropy: coefficient of the entropy bonus.
+
+    Returns:
+      An `Estimator`.
+
+    Source: the score-function baseline of HDPO, Alvo et al. 2023 (arXiv 2306.11246), whose exact
+    variants are not known; leave-one-out keeps it unbiased.
+    """
+
+    def advantage(trajectory: Trajectory) -> dict[str, Array]:
+        complete = _complete(trajectory) * trajectory.mask
+        returns = _returns(trajectory, discount)
+        return {
+            "advantage": advantages.over_others_in_time(returns, complete),
+            "complete": complete,
+        }
+
+    return Estimator(
+        name="reinforce_batch_mean",
+        advantage=advantage,
+        reference=references.detached,
+        stabiliser=stabilisers.selected("complete"),
+        aggregate=aggregates.selected_mean,
+        regularisers=_entropy(entropy),
+    )
+
+
+@recorded
 def reinforce_with_baseline(
     discount: float = 0.99, value: float = 0.5, entropy: float = 0.0
 ) -> Estimator:

@@ -309,6 +309,30 @@ def leave_one_out(
     return jnp.where(centred != 0, safe - others, 0.0)
 
 
+def over_others_in_time(returns: Array, mask: Array) -> Array:
+    """Return of each decision minus the mean return of the other rows at the same decision.
+
+    Args:
+      returns: `[B, T]` float, from each decision on; rows began together.
+      mask: `[B, T]`, 1 where a decision is real.
+
+    Returns:
+      `[B, T]` float, over the rows of all devices; 0 where masked and where no other row is real.
+
+    Source: a batch-mean baseline, in the leave-one-out form that keeps the estimate unbiased.
+
+    >>> over_others_in_time(jnp.array([[1., 4.], [3., 0.]]), jnp.array([[1, 1], [1, 0]])).tolist()
+    [[-2.0, 0.0], [2.0, 0.0]]
+    """
+    chex.assert_rank([returns, mask], 2)
+    chex.assert_equal_shape([returns, mask])
+    real = mask > 0
+    safe = jnp.where(real, returns, 0.0)
+    total, count = parallel.total((jnp.sum(safe, axis=0), jnp.sum(real, axis=0)))
+    others = (total - safe) / jnp.maximum(count - 1, 1)
+    return jnp.where(real & (count > 1), safe - others, 0.0)
+
+
 def unified(
     reward: Array, log_prob: Array, demonstrator_log_prob: Array, coefficient: float
 ) -> Array:

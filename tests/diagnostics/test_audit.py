@@ -60,6 +60,7 @@ def tree():
     return audit(
         {
             "reinforce": estimators.reinforce(discount=1.0),
+            "reinforce_batch_mean": estimators.reinforce_batch_mean(),
             "reinforce_with_baseline": estimators.reinforce_with_baseline(discount=1.0),
             "a2c": estimators.a2c(discount=1.0),
             "impala": estimators.impala(discount=1.0),
@@ -133,7 +134,10 @@ def _price(prompt: int, tokens: tuple[int, ...]) -> float:
     return len(tokens) * (prompt - 0.5) + tokens[0]
 
 
-ON_POLICY = ["reinforce", "reinforce_with_baseline", "a2c", "impala", "ppo", "rloo"]
+ON_POLICY = [
+    *("reinforce", "reinforce_batch_mean", "reinforce_with_baseline"),
+    *("a2c", "impala", "ppo", "rloo"),
+]
 
 
 @pytest.mark.parametrize("name", ON_POLICY)

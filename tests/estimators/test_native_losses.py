@@ -210,6 +210,15 @@ def reinforce(batch):
     return lambda log_prob: -np.sum(complete * value * log_prob) / complete.sum()
 
 
+def reinforce_batch_mean(batch):
+    value, complete = returns(batch, discount=1.0)
+    a = np.zeros((B, T))
+    for row, t in np.argwhere(complete):
+        rest = [other for other in range(B) if other != row and complete[other, t]]
+        a[row, t] = value[row, t] - np.mean(value[rest, t]) if rest else 0.0
+    return lambda log_prob: -np.sum(a * log_prob) / complete.sum()
+
+
 def ppo_penalty(batch):
     a = whitened(batch)
 
@@ -271,6 +280,7 @@ def of_probability(shape):
 
 NATIVE = {
     "reinforce": reinforce,
+    "reinforce_batch_mean": reinforce_batch_mean,
     "reinforce_with_baseline": log_likelihood(
         token_mean, lambda batch: returns(batch, bootstrap=True)[0] - batch["value"]
     ),
