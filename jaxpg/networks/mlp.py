@@ -15,6 +15,35 @@ Initializer = Callable[..., Array]
 HIDDEN_GAIN = 2.0**0.5
 
 
+@jax.custom_vjp
+def lean_elu(inputs: Array) -> Array:
+    """`nn.elu` with less to remember: its derivative is computed from its output.
+
+    In a loop over time that output is kept for the next layer anyway, so that the backward pass
+    reads a third of the memory. Reverse mode only.
+
+    Args:
+      inputs: any shape.
+
+    Returns:
+      Same shape, `x` where positive and `exp(x) - 1` elsewhere.
+    """
+    # The smaller exponent keeps what is not taken finite, and expm1 is slower on a CPU.
+    return jnp.where(inputs > 0, inputs, jnp.exp(jnp.minimum(inputs, 0.0)) - 1.0)
+
+
+def _lean_elu_forward(inputs: Array) -> tuple[Array, Array]:
+    outputs = lean_elu(inputs)
+    return outputs, outputs
+
+
+def _lean_elu_backward(outputs: Array, cotangent: Array) -> tuple[Array]:
+    return (jnp.where(outputs > 0, cotangent, cotangent * (outputs + 1.0)),)
+
+
+lean_elu.defvjp(_lean_elu_forward, _lean_elu_backward)
+
+
 def orthogonal(gain: float) -> Initializer:
     """Orthogonal matrices times a gain, drawn one after the other under `vmap`.
 
