@@ -38,6 +38,8 @@ class PathwiseConfig:
       cut_every: see `simulation.advance`.
       remat: see `simulation.advance`.
       unroll: see `simulation.advance`.
+      subset: scenarios that a run trains on, drawn without replacement by its key, so that seeds
+        differ in their data; None takes all.
       noise_seed: of what resets and steps draw, the same in every epoch. A scenario that holds its
         demand or its references draws nothing.
     """
@@ -55,6 +57,7 @@ class PathwiseConfig:
     cut_every: int = 0
     remat: bool = False
     unroll: int = 1
+    subset: int | None = None
     noise_seed: int = 0
 
 
@@ -67,7 +70,8 @@ class PathwiseState:
       optimiser: state of the optimiser.
       best_params: the cheapest on the development scenarios so far.
       best_cost: what they cost there.
-      key: of the order of the scenarios to come.
+      chosen: int32, the scenarios that are trained on.
+      key: of their order in the epochs to come.
       num_updates: int32, done so far.
     """
 
@@ -75,6 +79,7 @@ class PathwiseState:
     optimiser: PyTree
     best_params: PyTree
     best_cost: Array
+    chosen: Array
     key: Array
     num_updates: Array
 
@@ -137,7 +142,10 @@ def pathwise(
             f"env is {env.name}, which has no gradients through its transitions "
             f"(supports_transition_gradients is False): take algorithms.on_policy"
         )
-    num_train = simulation.num_scenarios(scenarios)
+    num_all = simulation.num_scenarios(scenarios)
+    num_train = num_all if config.subset is None else config.subset
+    if not 1 <= num_train <= num_all:
+        raise ValueError(f"subset is {num_train}, but there are {num_all} scenarios to draw from")
     config = _complete(config, num_train)
     has_dev = dev is not None
     sets = Sets(scenarios, dev if has_dev else (), _test_set(scenarios, dev, test))
@@ -153,6 +161,7 @@ def pathwise(
         test_policy or policy,
         optimiser,
         config,
+        num_all,
         num_train,
         has_dev,
     )
@@ -166,7 +175,7 @@ def pathwise(
         description={
             "algorithm": "pathwise",
             "environment": env.name,
-            "num_scenarios": num_train,
+            "num_scenarios": num_all,
             **describe(config),
         },
     )
@@ -181,17 +190,22 @@ class _Run:
     test_policy: Any
     optimiser: optax.GradientTransformation
     config: PathwiseConfig
+    num_all: int
     num_train: int
     has_dev: bool
 
     def init(self, key: Array) -> PathwiseState:
-        key_params, key = jax.random.split(key)
+        key_params, key_chosen, key = jax.random.split(key, 3)
         params = self.policy.init(key_params)
+        chosen = jnp.arange(self.num_all)
+        if self.num_train < self.num_all:
+            chosen = jax.random.permutation(key_chosen, self.num_all)[: self.num_train]
         return PathwiseState(
             params=params,
             optimiser=self.optimiser.init(params),
             best_params=params,
-            best_cost=jnp.array(jnp.inf),
+            best_cost=jnp.full((), jnp.inf),
+            chosen=chosen,
             key=key,
             num_updates=jnp.zeros((), jnp.int32),
         )
@@ -199,7 +213,7 @@ class _Run:
     def update(self, sets: Sets, state: PathwiseState) -> tuple[PathwiseState, Metrics]:
         config = self.config
         key, key_order = jax.random.split(state.key)
-        keys = _noise_keys(config.noise_seed, self.num_train)
+        keys = _noise_keys(config.noise_seed, self.num_all)
         num_batches = self.num_train // config.batch_size
 
         def step(carry, index):
@@ -213,9 +227,9 @@ class _Run:
             return carry, {"cost": cost, "gradient_norm": optax.tree.norm(gradient)}
 
         def epoch(carry, key):
-            order = jax.random.permutation(key, self.num_train)
-            if num_batches == 1:
-                order = jnp.arange(self.num_train)
+            order = state.chosen
+            if num_batches > 1:
+                order = jax.random.permutation(key, order)
             return jax.lax.scan(step, carry, order.reshape(num_batches, config.batch_size))
 
         carry, metrics = jax.lax.scan(
@@ -234,7 +248,13 @@ class _Run:
         )
         best_cost = jnp.where(better, found, state.best_cost)
         state = PathwiseState(
-            params, optimiser_state, best_params, best_cost, key, state.num_updates + 1
+            params,
+            optimiser_state,
+            best_params,
+            best_cost,
+            state.chosen,
+            key,
+            state.num_updates + 1,
         )
         means = jax.tree.map(jnp.mean, metrics)
         return state, means | {"dev_cost": found, "best_dev_cost": best_cost}

@@ -94,7 +94,7 @@ def test_scenarios_are_arguments_of_one_program_for_all_seeds(linear_system):
     state = jax.jit(agent.init)(KEY)
     program = jax.jit(agent.update.func).lower(*agent.update.args, state).as_text()
     assert len(program) < 100_000
-    assert max(leaf.size for leaf in jax.tree.leaves(state.replace(key=()))) == 1
+    assert max(leaf.size for leaf in jax.tree.leaves(state.replace(key=(), chosen=()))) == 1
 
 
 def test_each_epoch_visits_every_scenario_once(linear_system):
@@ -108,12 +108,28 @@ def test_each_epoch_visits_every_scenario_once(linear_system):
     np.testing.assert_allclose(metrics["cost"], whole, rtol=1e-6)
 
 
+def test_a_seed_trains_on_scenarios_of_its_own(linear_system):
+    pushes = np.arange(6.0)[:, None]
+    agent = pathwise(
+        linear_system, linear_system, linear_system.scenarios(pushes), optax.sgd(0.0),
+        num_steps=2, subset=2, num_epochs=3,
+    )  # fmt: skip
+    states = jax.jit(jax.vmap(agent.init))(jax.random.split(KEY, 8))
+    assert len({tuple(sorted(np.array(chosen))) for chosen in states.chosen}) > 1
+    _, metrics = jax.jit(jax.vmap(agent.update))(states)
+    for seed in range(8):
+        own = linear_system.scenarios(pushes[np.array(states.chosen[seed])])
+        expected = gain_cost(linear_system, own, states.params[seed], 2)
+        np.testing.assert_allclose(metrics["cost"][seed], expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
         ({"batch_size": 3}, "batch_size is 3, which does not divide the 8 scenarios"),
         ({"num_ignored": 5}, "num_steps is 5, but it has to be at least 6"),
         ({"cut_every": 2}, "cut_every is 2, which does not divide num_steps=5"),
+        ({"subset": 9}, "subset is 9, but there are 8 scenarios to draw from"),
         ({"num_epochs": 0}, "num_epochs is 0, but it has to be at least 1"),
     ],
 )
