@@ -14,6 +14,7 @@ from jaxpg_envs.registry import list_envs, make, register
 
 __all__ = [
     "check",
+    "inventory",
     "list_envs",
     "make",
     "register",
@@ -27,7 +28,7 @@ _LAZY = {
     "to_gymnasium": "jaxpg_envs.gymnasium_bridge",
     "to_gymnasium_vector": "jaxpg_envs.gymnasium_bridge",
 }
-_SUBPACKAGES = ("tokens",)
+_SUBPACKAGES = ("inventory", "tokens")
 
 
 def __getattr__(name: str):

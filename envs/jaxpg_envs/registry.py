@@ -1,4 +1,4 @@
-"""Environments by name: gymnax's ids, "brax/<name>", the small exact ones, and the user's own."""
+"""Environments by name: gymnax's ids, "brax/<name>", ours, and the user's own."""
 
 import dataclasses
 import functools
@@ -11,12 +11,21 @@ from gymnax.environments.environment import Environment, EnvParams
 
 from jaxpg_envs import bandit, brax_adapter, gymnax_repairs, tabular
 from jaxpg_envs.choices import refusal
+from jaxpg_envs.inventory import retail, settings
 
 # gymnax downloads the images when it builds this one, so it is made on request but never listed.
 _NEEDS_DOWNLOAD = "MNISTBandit-bsuite"
 
 _factories: dict[str, Callable[..., Environment]] = {
     "bandit": bandit.Bandit,
+    "inventory/many-warehouses": settings.many_warehouses,
+    "inventory/many-warehouses-retail": retail.many_warehouses_retail,
+    "inventory/one-store-backlogged": settings.one_store_backlogged,
+    "inventory/one-store-lost": settings.one_store_lost,
+    "inventory/one-store-retail": retail.one_store_retail,
+    "inventory/one-warehouse": settings.one_warehouse,
+    "inventory/serial": settings.serial,
+    "inventory/transshipment": settings.transshipment,
     "tabular/chain": tabular.chain,
     "tabular/random": tabular.random_instance,
 }
@@ -26,9 +35,10 @@ def list_envs() -> list[str]:
     """Names that `make` accepts.
 
     Returns:
-      Sorted list of names: gymnax's ids, "brax/<name>", "bandit", "tabular/<name>" and everything
-      given to `register` or to `gymnax.register`. "MNISTBandit-bsuite" is left out: `make` accepts
-      it, but gymnax downloads its data when it is built. Does not import brax.
+      Sorted list of names: gymnax's ids, "brax/<name>", "bandit", "inventory/<name>",
+      "tabular/<name>" and everything given to `register` or to `gymnax.register`.
+      "MNISTBandit-bsuite" is left out: `make` accepts it, but gymnax downloads its data when it is
+      built. Does not import brax.
 
     >>> "CartPole-v1" in list_envs(), "brax/ant" in list_envs()
     (True, True)

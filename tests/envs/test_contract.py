@@ -33,7 +33,12 @@ def test_reset_and_step_can_be_the_two_branches_of_a_cond(name):
     action = jax.eval_shape(env.action_space(params).sample, jax.random.key(0))
     observation, following = jax.eval_shape(either, jax.random.key(0), state, action, True)
     assert jax.tree.structure(following) == jax.tree.structure(state)
-    assert observation.shape == env.observation_space(params).shape
+    space = env.observation_space(params)
+    if hasattr(space, "spaces"):
+        shapes = {name: entry.shape for name, entry in space.spaces.items()}
+        assert {name: leaf.shape for name, leaf in observation.items()} == shapes
+    else:
+        assert observation.shape == space.shape
 
 
 @pytest.mark.parametrize("wrapper", [LogWrapper, FlattenObservationWrapper])
