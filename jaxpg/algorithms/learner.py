@@ -236,8 +236,10 @@ def minibatches(
     if whole_rows:
         items = trajectory
     else:
+        # An entry of an observation may be empty, so that -1 could be anything.
+        count = trajectory.mask.size
         items = jax.tree.map(
-            lambda x: x.reshape((-1, 1, *x.shape[2:])), _for_each_decision(trajectory)
+            lambda x: x.reshape((count, 1, *x.shape[2:])), _for_each_decision(trajectory)
         )
     if num_minibatches == 1:
         return jax.tree.map(lambda x: x[None], items)

@@ -324,7 +324,7 @@ class _Agent:
         following = jnp.concatenate([value[:, 1:], last[:, None]], axis=1)
         # Truncations are rare: their final observations are valued in chunks, not all of them.
         flat = jax.tree.map(
-            lambda x: x.reshape((-1, *x.shape[2:])),
+            lambda x: x.reshape((value.size, *x.shape[2:])),
             (extra("carries"), extra("final_observation")),
         )
         return rollout.apply_where(

@@ -204,7 +204,7 @@ class _Run:
             params=params,
             optimiser=self.optimiser.init(params),
             best_params=params,
-            best_cost=jnp.full((), jnp.inf),
+            best_cost=jnp.full((), jnp.inf, float),
             chosen=chosen,
             key=key,
             num_updates=jnp.zeros((), jnp.int32),

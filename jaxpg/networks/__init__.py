@@ -3,6 +3,7 @@
 from jaxpg.networks import mlp, observations
 from jaxpg.networks.actor_critic import ActorCritic, NetworkConfig, Networks, actor_critic
 from jaxpg.networks.decoder import transformer
+from jaxpg.networks.graph import GraphNetwork
 from jaxpg.networks.gru import GRUConfig, gru
 from jaxpg.networks.language_model import LanguageModel
 from jaxpg.networks.lora import LoRA
@@ -14,6 +15,7 @@ from jaxpg.networks.vocabulary import log_probs_of, token_statistics
 __all__ = [
     "ActorCritic",
     "GRUConfig",
+    "GraphNetwork",
     "LanguageModel",
     "LoRA",
     "NetworkConfig",

@@ -124,7 +124,7 @@ def actor_critic(
         if not config.recurrent:
             # Rows flattened to two dimensions: one large matrix product for each layer.
             shape = reset.shape
-            flat = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), observation)
+            flat = jax.tree.map(lambda x: x.reshape((reset.size, *x.shape[2:])), observation)
             _, *outputs = tall.apply(params, (), for_actor(flat), for_critic(flat))
             return (), *jax.tree.map(lambda x: x.reshape(shape + x.shape[1:]), outputs)
 

@@ -64,6 +64,42 @@ def orthogonal(gain: float) -> Initializer:
     return draw
 
 
+Initialisers = Callable[[int], tuple[Initializer, Initializer]]
+"""`(number of inputs) -> (initialiser of the kernel, initialiser of the bias)`."""
+
+
+def orthogonal_without_bias(num_inputs: int) -> tuple[Initializer, Initializer]:
+    """Orthogonal kernels for saturating units, and biases of 0.
+
+    Args:
+      num_inputs: of the layer.
+
+    Returns:
+      `(initialiser of the kernel, initialiser of the bias)`.
+    """
+    del num_inputs
+    return orthogonal(HIDDEN_GAIN), nn.initializers.zeros
+
+
+def uniform_by_fan_in(num_inputs: int) -> tuple[Initializer, Initializer]:
+    """Kernel and bias uniform within plus and minus `1 / sqrt(num_inputs)`.
+
+    Args:
+      num_inputs: of the layer.
+
+    Returns:
+      `(initialiser of the kernel, initialiser of the bias)`.
+
+    Source: the default of torch's linear layer.
+    """
+    bound = num_inputs**-0.5
+
+    def draw(key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return draw, draw
+
+
 class Dense(nn.Module):
     """A linear layer whose inputs have their features last, or first.
 
@@ -74,14 +110,14 @@ class Dense(nn.Module):
       features: number of outputs.
       kernel_init: initialiser of the `[inputs, features]` kernel.
       bias_init: initialiser of the bias.
-      dtype: of the computation; parameters stay float32.
+      dtype: of the computation; parameters stay float32. None: that of inputs and parameters.
       features_first: inputs are `[D, N]` and outputs `[features, N]`.
     """
 
     features: int
     kernel_init: Initializer
     bias_init: Initializer = nn.initializers.zeros
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype | None = jnp.float32
     features_first: bool = False
 
     @nn.compact
@@ -90,35 +126,42 @@ class Dense(nn.Module):
         size = inputs.shape[0 if self.features_first else -1]
         kernel = self.param("kernel", self.kernel_init, (size, self.features))
         bias = self.param("bias", self.bias_init, (self.features,))
-        inputs, kernel, bias = (x.astype(self.dtype) for x in (inputs, kernel, bias))
+        if self.dtype is not None:
+            inputs, kernel, bias = (x.astype(self.dtype) for x in (inputs, kernel, bias))
         if self.features_first:
             return kernel.T @ inputs + bias[:, None]
         return inputs @ kernel + bias
 
 
 class MLP(nn.Module):
-    """Dense layers with an activation after each, orthogonally initialised.
+    """Dense layers with an activation after each.
 
     Attributes:
       sizes: width of each layer.
       activation: a function of an array.
-      dtype: of the computation; parameters stay float32.
+      dtype: see `Dense`.
       features_first: see `Dense`.
+      initialisers: of the kernel and the bias of a layer, given the number of its inputs.
     """
 
     sizes: Sequence[int]
     activation: Callable[[Array], Array] = nn.tanh
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype | None = jnp.float32
     features_first: bool = False
+    initialisers: Initialisers = orthogonal_without_bias
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
         """Maps `[..., D]` to `[..., sizes[-1]]`, or `[D, N]` to `[sizes[-1], N]`."""
         hidden = inputs
         for size in self.sizes:
+            kernel_init, bias_init = self.initialisers(
+                hidden.shape[0 if self.features_first else -1]
+            )
             layer = Dense(
                 size,
-                kernel_init=orthogonal(HIDDEN_GAIN),
+                kernel_init=kernel_init,
+                bias_init=bias_init,
                 dtype=self.dtype,
                 features_first=self.features_first,
             )

@@ -45,7 +45,10 @@ def test_one_step_is_the_optimiser_on_the_whole_gradient(linear_system, pushes):
     scenarios = linear_system.scenarios(pushes)
     agent = pathwise(linear_system, linear_system, scenarios, optax.sgd(0.1), num_steps=5)
     state = jax.jit(agent.init)(KEY)
-    after, metrics = jax.jit(agent.update)(state)
+    update = jax.jit(agent.update)
+    after, metrics = update(state)
+    update(after)
+    assert update._cache_size() == 1
     env = linear_system.with_transition_gradients()
     cost, slope = jax.value_and_grad(functools.partial(gain_cost, env, scenarios))(state.params)
     np.testing.assert_allclose(after.params, state.params - 0.1 * slope, rtol=1e-6)
