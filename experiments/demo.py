@@ -1,4 +1,4 @@
-"""Agents learn CartPole, estimators are audited, a transformer learns from rewards: minutes."""
+"""CartPole, the audit, a transformer that learns from rewards, orders for a store: minutes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ import jaxpg_envs
 from experiments import figures
 from experiments.method_runs import Curve, MethodRun
 from experiments.policies import shortly_warmed, small_transformer
-from jaxpg import diagnostics, estimators, runner
-from jaxpg.algorithms import on_policy, rlvr, warm_start
+from jaxpg import diagnostics, estimators, policies, runner, simulation
+from jaxpg.algorithms import on_policy, pathwise, rlvr, warm_start
 from jaxpg.generation import generate
 from jaxpg.networks import LanguageModel
 from jaxpg.types import PyTree
-from jaxpg_envs import tokens
+from jaxpg_envs import inventory, tokens
 
 OUT = pathlib.Path("runs") / "demo"
 SOLVED = 475.0
+OPTIMUM = 6.836
+"""Least cost per period of the inventory problem, see `references.lost_sales_optimum`."""
 
 
 class Sizes(NamedTuple):
@@ -35,6 +37,8 @@ class Sizes(NamedTuple):
       language_seeds: of the transformer.
       language_updates: of the transformer.
       warm_start_updates: of its supervised warm start, at most.
+      inventory_updates: passes of the inventory policy over its scenarios.
+      inventory_scenarios: that it learns from.
     """
 
     seeds: int
@@ -43,9 +47,14 @@ class Sizes(NamedTuple):
     language_seeds: int
     language_updates: int
     warm_start_updates: int
+    inventory_updates: int
+    inventory_scenarios: int
 
 
-SIZES = {"full": Sizes(8, 244, 1000, 3, 150, 500), "smoke": Sizes(2, 4, 100, 2, 2, 10)}
+SIZES = {
+    "full": Sizes(8, 244, 1000, 3, 150, 500, 24, 8192),
+    "smoke": Sizes(2, 4, 100, 2, 2, 10, 1, 128),
+}
 
 
 def main(size: str = "full", out: pathlib.Path = OUT) -> int:
@@ -63,6 +72,7 @@ def main(size: str = "full", out: pathlib.Path = OUT) -> int:
     train_cartpole(sizes.seeds, sizes.updates, out)
     audit(sizes.batches, out)
     train_transformer(sizes, out)
+    train_inventory(sizes, out)
     return 0
 
 
@@ -179,6 +189,67 @@ def train_transformer(sizes: Sizes, out: pathlib.Path) -> None:
     )
     figure.savefig(out / "grpo.png")
     print(f"   figure: {OUT / 'grpo.png'}")
+
+
+def train_inventory(sizes: Sizes, out: pathlib.Path) -> None:
+    """A perceptron orders for one store with lost sales, next to the optimum that is known."""
+    began = time.perf_counter()
+    env, params = jaxpg_envs.make("inventory/one-store-lost", lead_time=4, underage_cost=9.0)
+    optimum = OPTIMUM
+    print(
+        "\n4. Orders for a store with lost sales, four periods under way: gradients through the "
+        "simulator",
+        flush=True,
+    )
+    key = jax.random.key(0)
+    policy = policies.vanilla_one_store(env.network)
+    agent = pathwise(
+        env,
+        policy,
+        inventory.scenarios(env, params, key, sizes.inventory_scenarios, 50),
+        dev=inventory.scenarios(env, params, jax.random.fold_in(key, 1), 1024, 100),
+        batch_size=128,
+        num_steps=50,
+        dev_steps=100,
+        dev_ignored=60,
+        learning_rate=3e-3,
+    )
+    result = runner.train(
+        agent,
+        key=key,
+        num_updates=sizes.inventory_updates,
+        num_seeds=2,
+        progress=True,
+        label="orders",
+    )
+    costs = [
+        simulation.simulate(
+            env,
+            jax.tree_util.Partial(
+                policies.rounded(policy).apply, jax.tree.map(lambda x, s=s: x[s], result.policy)
+            ),
+            inventory.copies(params, 2048),
+            jax.random.key(1),
+            500,
+            num_ignored=100,
+        ).mean
+        for s in range(2)
+    ]
+    print(
+        "   cost per period on new demand: "
+        + ", ".join(f"{cost:.3f}" for cost in costs)
+        + f"; the least possible is {optimum:.3f} ({time.perf_counter() - began:.0f} s)"
+    )
+    curve = Curve(result.updates, result.metrics["dev_cost"])
+    figure = figures.draw(
+        {"learned orders": MethodRun(values=costs, curves={"cost per period": curve})},
+        title="One store with lost sales, and the optimum",
+        metric="cost per period",
+        x_label="passes over the scenarios",
+        threshold=optimum,
+    )
+    figure.savefig(out / "inventory.png")
+    print(f"   figure: {OUT / 'inventory.png'}")
 
 
 def answers(task: tokens.TokenTask, model: LanguageModel, params: PyTree) -> list[str]:

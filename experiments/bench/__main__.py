@@ -5,6 +5,7 @@ import sys
 from experiments.bench import (
     audit_speed,
     down_sampling,
+    inventory,
     language_model_tiny,
     ppo_cartpole,
     rollout_brax,
@@ -21,6 +22,7 @@ BENCHES = {
     "audit_speed": audit_speed.run,
     "runner_overhead": runner_overhead.run,
     "down_sampling": down_sampling.run,
+    "inventory": inventory.run,
     "language_model_tiny": language_model_tiny.run,
     "smollm2_sampling": smollm2_sampling.run,
     "smollm2_training": smollm2_training.run,

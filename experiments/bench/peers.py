@@ -14,6 +14,7 @@ PACKAGES = {
     # rejax 0.1.3 needs gymnax below 1, which excludes an environment shared with ours.
     "rejax": ["rejax==0.1.3", "gymnax<1"],
     "stable_baselines3": ["torch==2.13.0", "stable-baselines3==2.9.2", "gymnasium<1.4"],
+    "torch": ["torch==2.13.0", "numpy"],
     "trl": [
         "torch==2.13.0",
         "transformers==5.24.0",
@@ -28,6 +29,7 @@ PACKAGES = {
 ENVIRONMENTS = {
     "rejax": "rejax",
     "stable_baselines3": "stable_baselines3",
+    "torch_inventory": "torch",
     "torch_tiny": "trl",
     "transformers": "trl",
     "trl": "trl",

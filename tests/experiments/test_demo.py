@@ -13,3 +13,5 @@ def test_it_trains_draws_and_audits(tmp_path, capsys):
     assert (tmp_path / "audit.png").stat().st_size > 10_000
     assert "success on 125 problems held out" in printed and "after: " in printed
     assert (tmp_path / "grpo.png").stat().st_size > 10_000
+    assert "the least possible is 6.836" in printed
+    assert (tmp_path / "inventory.png").stat().st_size > 10_000
