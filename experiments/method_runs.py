@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.recording import write_json
+from experiments.recording import device, write_json
 from jaxpg import runner
 from jaxpg.types import Algorithm
 
@@ -146,7 +146,8 @@ class Context:
 
         Returns:
           `(what it left, seconds it took)`. Where an interrupted piece went on, the seconds are
-          those of the last call, and the numbers say `resumed`.
+          those of the last call, and the numbers say `resumed`; where it was done on another device
+          than this process has, they say which.
         """
         path = self.out / "result.json"
         if self.resume and path.exists():
@@ -228,7 +229,7 @@ def folder_name(name: str) -> str:
 def _write(path: pathlib.Path, run: MethodRun, seconds: float) -> None:
     curves = {label: {"x": c.x.tolist(), "y": c.y.tolist()} for label, c in run.curves.items()}
     stored = {"values": run.values.tolist(), "curves": curves, "numbers": dict(run.numbers)}
-    write_json(path, stored | {"wall_time_s": seconds})
+    write_json(path, stored | {"wall_time_s": seconds, "device": device()})
 
 
 def _read(path: pathlib.Path) -> tuple[MethodRun, float]:
@@ -237,7 +238,10 @@ def _read(path: pathlib.Path) -> tuple[MethodRun, float]:
         label: Curve(_numbers(curve["x"]), _numbers(curve["y"]))
         for label, curve in stored["curves"].items()
     }
-    run = MethodRun(_numbers(stored["values"]), curves, stored["numbers"])
+    numbers = stored["numbers"]
+    if stored.get("device", device()) != device():
+        numbers = numbers | {"device": stored["device"]}
+    run = MethodRun(_numbers(stored["values"]), curves, numbers)
     return run, stored["wall_time_s"]
 
 
