@@ -15,7 +15,8 @@ from gymnax.environments.environment import Environment
 import jaxpg_envs
 from experiments.method_runs import Context, Curve, MethodRun
 from jaxpg import estimators, networks, policies, simulation
-from jaxpg.algorithms import on_policy, pathwise
+from jaxpg.algorithms import Policy, on_policy, pathwise
+from jaxpg.algorithms.on_policy import normalised
 from jaxpg.choices import at_least
 from jaxpg.estimator import Estimator
 from jaxpg.types import Algorithm, PyTree
@@ -42,6 +43,7 @@ class Config:
       test_steps: periods of the test.
       test_ignored: its first periods, not counted.
       batch_size: scenarios of a gradient step.
+      one_store_batch: likewise, on the one store with lost sales.
       level_steps: gradient steps of policies made of levels.
       one_store_steps: of the perceptron on one store.
       serial_steps: of the perceptron on the chain.
@@ -65,15 +67,16 @@ class Config:
     test_steps: int = 1000
     test_ignored: int = 200
     batch_size: int = 128
+    one_store_batch: int = 64
     level_steps: int = 320
-    one_store_steps: int = 3008
+    one_store_steps: int = 1536
     serial_steps: int = 12_032
-    transshipment_steps: int = 1536
-    warehouse_steps: int = 800
-    retail_steps: int = 1600
+    transshipment_steps: int = 512
+    warehouse_steps: int = 400
+    retail_steps: int = 800
     more_samples: int = 10
-    score_rate: float = 3e-3
-    ppo_rate: float = 1e-3
+    score_rate: float = 3e-4
+    ppo_rate: float = 3e-4
     width: int = 512
     few: int = 16
     some: int = 256
@@ -252,7 +255,7 @@ def trained(
     num_steps: str,
     learning_rate: float,
     *,
-    batch_size: int | None = None,
+    batch_size: int | str | None = None,
     subset: str | None = None,
     pictured: bool = False,
     **options: Any,
@@ -264,7 +267,8 @@ def trained(
       policy: builds the policy.
       num_steps: the field of the config that holds its gradient steps.
       learning_rate: of Adam.
-      batch_size: scenarios of a step; None takes the config's.
+      batch_size: scenarios of a step, or the field of the config that holds them; None takes
+        `batch_size`.
       subset: the field of the config that holds how many scenarios each seed has.
       pictured: keep a stretch of one store's life for the picture.
       **options: of `pathwise`.
@@ -277,6 +281,8 @@ def trained(
         chosen = problem(config) if not isinstance(problem, Problem) else problem
         built = policy(chosen, config)
         size, extra = batch_size or config.batch_size, dict(options)
+        if isinstance(size, str):
+            size = getattr(config, size)
         total = getattr(config, num_steps)
         if subset is not None:
             number = getattr(config, subset)
@@ -353,23 +359,17 @@ def by_likelihood(estimator: Callable[[], Estimator], more: bool, rate: str, **o
             params,
             estimator(),
             networks=nets,
-            num_envs=config.batch_size * (config.more_samples if more else 1),
+            num_envs=config.one_store_batch * (config.more_samples if more else 1),
             num_steps=HORIZON,
             learning_rate=getattr(config, rate),
             **options,
         )
         result = context.train(agent, seeds, config.one_store_steps, evaluate_every=None)
 
-        shown = dataclasses.replace(
-            policy,
-            outputs=lambda params, observations: nets.distribution.mode(
-                nets.step(
-                    params, (), observations, jnp.zeros(observations["stores"].shape[0], bool)
-                )[1]
-            ),
-        )
+        # The mean of the learned policy, as a policy whose parameters are all of it.
+        shown = dataclasses.replace(policy, outputs=functools.partial(_mean_outputs, nets))
         found = [
-            test_cost(LOST, shown, jax.tree.map(lambda x, s=s: x[s], result.policy.params), config)
+            test_cost(LOST, shown, jax.tree.map(lambda x, s=s: x[s], result.policy), config)
             for s in range(len(seeds))
         ]
         numbers = {
@@ -380,6 +380,13 @@ def by_likelihood(estimator: Callable[[], Estimator], more: bool, rate: str, **o
         return MethodRun(LOST.gap(np.array(found), config), numbers=numbers)
 
     return method
+
+
+def _mean_outputs(nets: networks.Networks, learned: Policy, observations: Any) -> jax.Array:
+    seen = normalised(learned.observation_statistics, observations)
+    no_reset = jnp.zeros(observations["stores"].shape[0], bool)
+    _, parameters, _ = nets.step(learned.params, (), seen, no_reset)
+    return nets.distribution.mode(parameters)
 
 
 def one_store_life(
@@ -411,4 +418,4 @@ def one_store_life(
 
 
 REINFORCE = functools.partial(estimators.reinforce_batch_mean)
-PPO = functools.partial(estimators.ppo, discount=1.0, trace_decay=0.95, entropy=0.0)
+PPO = functools.partial(estimators.ppo, discount=0.99, trace_decay=0.95, entropy=0.0)

@@ -74,13 +74,15 @@ def update_statistics(statistics: RunningStatistics, batch: PyTree) -> RunningSt
     ([1.0, 20.0], [1.0, 100.0])
     """
     leaf, shape = jax.tree.leaves(batch)[0], jax.tree.leaves(statistics.mean)[0].shape
-    added = leaf.size // max(1, _size(shape)) * parallel.num_shards()
+    # Counted by the leading axes: an entry of an observation may be empty.
+    local = _size(leaf.shape[: leaf.ndim - len(shape)])
+    added = local * parallel.num_shards()
     count = _add(statistics.count, added)
     before = statistics.num_samples
     share = added / (before + added)
 
     def merge(mean: Array, variance: Array, values: Array) -> tuple[Array, Array]:
-        rows = values.reshape((-1, *mean.shape)).astype(jnp.float32)
+        rows = values.reshape((local, *mean.shape)).astype(jnp.float32)
         batch_mean = parallel.mean(jnp.mean(rows, axis=0))
         batch_variance = parallel.mean(jnp.mean((rows - batch_mean) ** 2, axis=0))
         delta = batch_mean - mean

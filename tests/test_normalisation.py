@@ -88,3 +88,14 @@ def test_devices_together_give_the_statistics_of_the_whole_batch():
     np.testing.assert_allclose(shared.mean, np.full(4, whole.mean), rtol=1e-6)
     np.testing.assert_allclose(shared.variance, np.full(4, whole.variance), rtol=1e-5)
     assert shared.count[0].tolist() == whole.count.tolist()
+
+
+def test_an_empty_entry_of_an_observation_changes_nothing():
+    rows = jnp.array([[0.0, 10.0], [2.0, 30.0]])
+    alone = update_statistics(initial_statistics(jnp.zeros(2)), rows)
+    both = update_statistics(
+        initial_statistics({"empty": jnp.zeros((0, 3)), "rows": jnp.zeros(2)}),
+        {"empty": jnp.zeros((2, 0, 3)), "rows": rows},
+    )
+    assert both.mean["rows"].tolist() == alone.mean.tolist() == [1.0, 20.0]
+    assert both.num_samples == alone.num_samples
