@@ -239,7 +239,7 @@ EXPERIMENT = harness.Experiment(
         "what is missing to the profit of who knows the demand.",
         "Costs are per period and store, on demand drawn anew, the same for all. Orders of "
         "whole units in the test of B alone.",
-        "Learning rates are those of the paper for A, B, D, E and F. C network: its 1e-2 diverged in "
+        "Learning rates are the paper's in A, B, D, E and F. C network: its 1e-2 diverged in "
         "batches of 128 on tuning seeds, 3e-3 was taken. REINFORCE: 3e-3 and 1e-3 diverged on a "
         "tuning seed, 3e-4 was taken; PPO: 1e-3 and 3e-4 were tried there, and observations and "
         "rewards are scaled, without which it did not learn.",

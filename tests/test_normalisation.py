@@ -92,9 +92,9 @@ def test_devices_together_give_the_statistics_of_the_whole_batch():
 
 def test_an_empty_entry_of_an_observation_changes_nothing():
     rows = jnp.array([[0.0, 10.0], [2.0, 30.0]])
-    alone = update_statistics(initial_statistics(jnp.zeros(2)), rows)
-    both = update_statistics(
-        initial_statistics({"empty": jnp.zeros((0, 3)), "rows": jnp.zeros(2)}),
+    alone = normalisation.update_statistics(normalisation.initial_statistics(jnp.zeros(2)), rows)
+    both = normalisation.update_statistics(
+        normalisation.initial_statistics({"empty": jnp.zeros((0, 3)), "rows": jnp.zeros(2)}),
         {"empty": jnp.zeros((2, 0, 3)), "rows": rows},
     )
     assert both.mean["rows"].tolist() == alone.mean.tolist() == [1.0, 20.0]
