@@ -262,6 +262,12 @@ FAMILIES = {
             "2306.11246",
             "HDPO — Hindsight Differentiable Policy Optimization and a topology-aligned GNN "
             "policy for inventory networks",
+            (
+                "jaxpg.algorithms.pathwise",
+                "jaxpg.policies",
+                "jaxpg.simulation",
+                "jaxpg_envs.inventory",
+            ),
         ),
         System(
             "iot-scheduling",
