@@ -98,3 +98,8 @@ def test_bad_numbers_are_refused(arguments, sentence):
 def test_a_level_that_is_no_whole_number_is_refused():
     with pytest.raises(ValueError, match="level is 2.5, but a whole number from 0 on is needed"):
         references.rule_cost(5.0, 1.0, 9.0, 1, 2.5)
+
+
+def test_a_table_that_would_not_fit_is_refused():
+    with pytest.raises(ValueError, match="lead_time is 9 with a mean of 5, whose table has"):
+        references.lost_sales_optimum(5.0, 1.0, 9.0, 9)
