@@ -71,7 +71,7 @@ def lost_sales_optimum(
             f"lead_time is {lead_time} with a mean of {mean:g}, whose table has {entries:.1g} "
             f"entries, but at most {LARGEST:.0e} are built"
         )
-    cost, left = _one_period(np.arange(most + 1), mean, holding_cost, underage_cost)
+    cost, left = one_period(np.arange(most + 1), mean, holding_cost, underage_cost, most)
     value = np.zeros((most + 1, *[most_ordered + 1] * (lead_time - 1)))
     while True:
         following = _expected(left, value, most_ordered)
@@ -90,15 +90,21 @@ def _check(mean: float, holding_cost: float, underage_cost: float, lead_time: in
     check_lead_time("lead_time", lead_time)
 
 
-def _one_period(
-    stock: np.ndarray,
-    mean: float,
-    holding_cost: float,
-    underage_cost: float,
-    most: int | None = None,
+def one_period(
+    stock: np.ndarray, mean: float, holding_cost: float, underage_cost: float, most: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Expected cost of each stock on hand, and the distribution `[N, most + 1]` of what is left."""
-    most = int(stock.max()) if most is None else most
+    """One period of a store that loses what it cannot sell.
+
+    Args:
+      stock: `[N]` int, on hand.
+      mean: of the Poisson demand.
+      holding_cost: h, for each unit left.
+      underage_cost: p, for each unit of lost demand.
+      most: largest stock of the result.
+
+    Returns:
+      Expected cost `[N]`, and the distribution `[N, most + 1]` of what is left.
+    """
     demand = np.arange(int(stats.poisson.isf(TAIL, mean)) + most + 2)
     pmf = stats.poisson.pmf(demand, mean)
     pmf /= pmf.sum()

@@ -13,9 +13,8 @@ import numpy as np
 from scipy import sparse, stats
 
 from jaxpg_envs.inventory.references.checks import check_costs, check_lead_time, check_positive
+from jaxpg_envs.inventory.references.lost_sales import one_period
 
-TAIL = 1e-9
-"""Probability of a larger demand than is counted."""
 TOLERANCE = 1e-10
 """Change of the distribution at which it counts as stationary."""
 
@@ -127,7 +126,7 @@ def rule_cost(
     states = np.array([s for s in itertools.product(*map(range, sizes)) if sum(s) <= level])
     number = np.full(sizes, -1)
     number[tuple(states.T)] = np.arange(len(states))
-    cost, left = _one_period(states[:, 0], mean, holding_cost, underage_cost, level)
+    cost, left = one_period(states[:, 0], mean, holding_cost, underage_cost, level)
     ordered = np.minimum(level - states.sum(axis=1), cap)
     coming = np.column_stack([states[:, 1:], ordered])
     first, rest = coming[:, 0], coming[:, 1:]
@@ -146,24 +145,6 @@ def _check(mean: float, holding_cost: float, underage_cost: float, lead_time: in
     check_positive("mean", mean)
     check_costs(holding_cost, underage_cost)
     check_lead_time("lead_time", lead_time)
-
-
-def _one_period(
-    stock: np.ndarray,
-    mean: float,
-    holding_cost: float,
-    underage_cost: float,
-    most: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Expected cost of each stock on hand, and the distribution `[N, most + 1]` of what is left."""
-    demand = np.arange(int(stats.poisson.isf(TAIL, mean)) + most + 2)
-    pmf = stats.poisson.pmf(demand, mean)
-    pmf /= pmf.sum()
-    over = np.maximum(stock[:, None] - demand, 0)
-    short = np.maximum(demand - stock[:, None], 0)
-    left = np.zeros((len(stock), most + 1))
-    np.add.at(left, (np.arange(len(stock))[:, None], over), pmf)
-    return (holding_cost * over + underage_cost * short) @ pmf, left
 
 
 def _downhill(cost_of, costs: tuple[float, float, float, int]) -> LostSalesLevel:
