@@ -242,6 +242,12 @@ class ActorCritic(nn.Module):
 
 def _actions(space: Any, name: str | None):
     """The family, its number of outputs, and the map to the environment's actions."""
+    if hasattr(space, "spaces"):
+        raise ValueError(
+            f"action_space is {type(space).__name__}, but a discrete space or a box is needed: "
+            f"let a wrapper make the action from a box of raw numbers (MappedActions of "
+            f"jaxpg_envs.action_map)"
+        )
     if hasattr(space, "n"):
         if name not in (None, "categorical"):
             raise ValueError(

@@ -145,3 +145,9 @@ def test_a_batch_of_seeds_never_decomposes_matrices_side_by_side(recurrent):
     together = jax.vmap(network.init)(keys)
     for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
         np.testing.assert_allclose(a, b[1], atol=1e-6)
+
+
+def test_actions_of_several_parts_are_refused_with_the_way_out():
+    parts = spaces.Dict({"a": spaces.Box(0.0, 1.0, (2,))})
+    with pytest.raises(ValueError, match="action_space is Dict, .*MappedActions"):
+        networks.actor_critic(spaces.Box(0.0, 1.0, (2,)), parts)
