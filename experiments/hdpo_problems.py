@@ -28,6 +28,7 @@ GAP = "gap, %"
 HORIZON, WARM_UP = 50, 30
 DEV_HORIZON, DEV_WARM_UP = 100, 60
 DATA_SEED, TEST_SEED, TRACE_SEED = 57, 65, 7
+LOOKS = 10
 TRACE = 60
 """Periods of the picture's store."""
 
@@ -287,8 +288,8 @@ def trained(
         if subset is not None:
             number = getattr(config, subset)
             size = min(size, number)
-            # About fifty looks at the development scenarios, whatever the number of scenarios.
-            epochs = max(1, total * size // number // 50)
+            # Some ten looks at the development scenarios, whatever the number of scenarios.
+            epochs = max(1, total * size // number // LOOKS)
             extra |= {"subset": number, "num_epochs": epochs}
         agent = learner(
             chosen, built, config, learning_rate=learning_rate, batch_size=size, **extra
