@@ -144,9 +144,10 @@ def picture(summary: Mapping[str, Any]) -> Figure:
         fontweight="bold",
     )
     top.plot(learning["steps"], learning["cost"], color=COLOURS[0], label="learned policy")
-    for level, name, style in (
-        (optimum, "optimum", (0, (4, 3))),
-        (summary["methods"][B_BASE]["numbers"]["cost"], "best base stock", (0, (1, 2))),
+    simple = summary["methods"][B_BASE]["numbers"]["cost"]
+    for level, name, style, side in (
+        (optimum, "optimum", (0, (4, 3)), "top"),
+        (simple, "best base stock", (0, (1, 2)), "bottom"),
     ):
         top.axhline(level, color=GREY, linestyle=style, linewidth=1.2)
         top.text(
@@ -156,10 +157,10 @@ def picture(summary: Mapping[str, Any]) -> Figure:
             fontsize=8,
             color=GREY,
             ha="right",
-            va="bottom",
+            va=side,
         )
     lowest = min(optimum, *learning["cost"])
-    top.set_ylim(lowest - 0.2, max(optimum * 1.25, learning["cost"][-1] * 1.05))
+    top.set_ylim(lowest - 0.15, max(simple, learning["cost"][-1]) + 0.15)
     top.set_xlabel("gradient steps")
     top.set_ylabel("cost per period")
     periods = np.arange(1, len(store["demand"]) + 1)
