@@ -245,8 +245,8 @@ EXPERIMENT = harness.Experiment(
         "tuning seed, 3e-4 was taken; PPO: 1e-3 and 3e-4 were tried there, and observations and "
         "rewards are scaled, without which it did not learn.",
         "E: after these 400 steps perceptrons of several seeds still order far too much (gaps of 0 "
-        "to 800% on the development scenarios, whatever the number of scenarios): they show how hard "
-        "they are to train as much as how much data they need.",
+        "to 800% on the development scenarios, whatever the number of scenarios): they show how "
+        "hard they are to train as much as how much data they need.",
         "Every seed has its own first parameters and order of scenarios, and in E its own "
         "scenarios; the exact costs and the quantile newsvendor have none.",
     ),
