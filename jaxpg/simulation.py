@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -22,6 +22,10 @@ from jaxpg.types import Array, PyTree
 
 Decide = Callable[[PyTree], PyTree]
 """`(observations [N, ...]) -> actions [N, ...]`."""
+
+
+OBSERVATIONS, RESETS = 2**31 - 1, 2**31 - 2
+"""What a scenario's key is folded with for its observations and its reset; no step has them."""
 
 
 class Report(NamedTuple):
@@ -75,6 +79,23 @@ def start(env: Environment, scenarios: PyTree, keys: Array) -> PyTree:
     return jax.vmap(env.reset_env)(keys, scenarios)[1]
 
 
+def observe(env: Environment, keys: Array, states: PyTree, scenarios: PyTree) -> PyTree:
+    """What a policy sees of each scenario before it decides.
+
+    Args:
+      env: in gymnax's interface; its observations do not depend on the action before.
+      keys: `[N]`, of what an observation draws.
+      states: every leaf `[N, ...]`.
+      scenarios: every leaf `[N, ...]`.
+
+    Returns:
+      Observations, every leaf `[N, ...]`.
+    """
+    return jax.vmap(lambda key, state, params: env.observe(key, state, None, params))(
+        keys, states, scenarios
+    )
+
+
 def advance(
     env: Environment,
     decide: Decide,
@@ -90,8 +111,9 @@ def advance(
 ) -> tuple[PyTree, Array]:
     """Runs every scenario for some steps.
 
-    Observations are those of `env.observe`; the step's key is the scenario's, folded with the
-    number of the step, so that a run in several pieces is the run in one. With an environment from
+    Observations are those of `env.observe`. A step's key is the scenario's, folded with the number
+    of the step, so that a run in several pieces is the run in one; observations have a stream of
+    their own. With an environment from
     `with_transition_gradients` costs have gradients through all steps.
 
     Args:
@@ -114,12 +136,12 @@ def advance(
       ValueError: `cut_every` does not divide `num_steps`.
     """
 
+    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+    observation_keys = fold(keys, OBSERVATIONS)
+
     def step(states: PyTree, time: Array) -> tuple[PyTree, Array]:
-        step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, time)
-        observe = functools.partial(env.observe, action=None)
-        observations = jax.vmap(lambda key, state, params: observe(key, state, params=params))(
-            step_keys, states, scenarios
-        )
+        step_keys = fold(keys, time)
+        observations = observe(env, fold(observation_keys, time), states, scenarios)
         actions = decide(observations)
         _, states, reward, _, _ = jax.vmap(env.step_env)(step_keys, states, actions, scenarios)
         return states, -reward
@@ -140,6 +162,26 @@ def advance(
 
     states, costs = jax.lax.scan(piece, states, times.reshape(-1, cut_every))
     return states, costs.reshape(num_steps, -1)
+
+
+def play(
+    env: Environment, decide: Decide, scenarios: PyTree, keys: Array, num_steps: int, **options: Any
+) -> Array:
+    """Runs every scenario from its reset.
+
+    Args:
+      env: in gymnax's interface.
+      decide: the policy.
+      scenarios: every leaf `[N, ...]`.
+      keys: `[N]`, one for each scenario: of its reset, its observations and its steps.
+      num_steps: static.
+      **options: of `advance`.
+
+    Returns:
+      Costs, `[num_steps, N]`.
+    """
+    states = start(env, scenarios, jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, RESETS))
+    return advance(env, decide, scenarios, states, keys, 0, num_steps, **options)[1]
 
 
 def simulate(

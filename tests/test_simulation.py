@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxpg import simulation
+import jaxpg_envs
+from jaxpg import policies, simulation
+from jaxpg_envs import inventory
 
 STEPS, SCENARIOS = 6, 3
 PUSHES = np.random.default_rng(0).normal(size=(SCENARIOS, STEPS))
@@ -87,3 +89,20 @@ def test_what_does_not_fit_is_refused(linear_system, scenarios):
         )
     with pytest.raises(ValueError, match="scenarios have leaves with the leading axes"):
         simulation.num_scenarios({"a": jnp.zeros(3), "b": jnp.zeros((2, 3))})
+
+
+def test_no_key_is_used_twice():
+    """The check raises where one is; a Poisson demand draws in every step."""
+    env, params = jaxpg_envs.make("inventory/one-store-lost", lead_time=2)
+    policy = policies.base_stock()
+    levels = policy.init(jax.random.key(0))
+    with jax.debug_key_reuse(True):
+        report = simulation.simulate(
+            env,
+            jax.tree_util.Partial(policy.apply, levels),
+            inventory.copies(params, 3),
+            jax.random.key(1),
+            4,
+            block=2,
+        )
+    assert np.isfinite(report.mean)

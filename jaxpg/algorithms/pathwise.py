@@ -262,13 +262,11 @@ class _Run:
     def cost(self, params: PyTree, scenarios: PyTree, keys: Array) -> Array:
         """Mean cost per step of a batch."""
         config = self.config
-        _, costs = simulation.advance(
+        costs = simulation.play(
             self.env,
             functools.partial(self.policy.apply, params),
             scenarios,
-            simulation.start(self.env, scenarios, keys),
             keys,
-            0,
             config.num_steps,
             cut_every=config.cut_every,
             remat=config.remat,
@@ -284,15 +282,8 @@ class _Run:
         keys = _noise_keys(self.config.noise_seed, number)
         if number % parallel.num_shards() == 0:
             scenarios, keys = parallel.own_share((scenarios, keys))
-        _, costs = simulation.advance(
-            self.env,
-            functools.partial(policy.apply, params),
-            scenarios,
-            simulation.start(self.env, scenarios, keys),
-            keys,
-            0,
-            num_steps,
-        )
+        decide = functools.partial(policy.apply, params)
+        costs = simulation.play(self.env, decide, scenarios, keys, num_steps)
         return parallel.mean(jnp.mean(costs[num_ignored:]))
 
     def evaluate(self, sets: Sets, state: PathwiseState, key: Array) -> Metrics:

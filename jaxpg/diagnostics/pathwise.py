@@ -120,12 +120,12 @@ def _play(
     key_reset, key_steps = jax.random.split(key)
     states = simulation.start(env, scenarios, jax.random.split(key_reset, batch_size))
     step_env = jax.vmap(env.step_env)
-    observe = jax.vmap(lambda key, state, params: env.observe(key, state, None, params))
 
     def step(states: PyTree, key: Array) -> tuple[PyTree, tuple[Array, Array]]:
-        key_noise, key_env = jax.random.split(key)
+        key_noise, key_seen, key_env = jax.random.split(key, 3)
         keys = jax.random.split(key_env, batch_size)
-        observations = observe(keys, states, scenarios)
+        seen = jax.random.split(key_seen, batch_size)
+        observations = simulation.observe(env, seen, states, scenarios)
         outputs = policy.outputs(params, observations)
         raw = outputs + noise * jax.random.normal(key_noise, outputs.shape)
         if hold_actions:

@@ -20,7 +20,7 @@ def lean_elu(inputs: Array) -> Array:
     """`nn.elu` with less to remember: its derivative is computed from its output.
 
     In a loop over time that output is kept for the next layer anyway, so that the backward pass
-    reads a third of the memory. Reverse mode only.
+    reads less memory. Reverse mode only.
 
     Args:
       inputs: any shape.

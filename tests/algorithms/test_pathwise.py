@@ -8,8 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxpg import runner, simulation
+import jaxpg_envs
+from jaxpg import policies, runner, simulation
 from jaxpg.algorithms import pathwise
+from jaxpg_envs import inventory
 
 KEY = jax.random.key(0)
 
@@ -124,6 +126,16 @@ def test_a_seed_trains_on_scenarios_of_its_own(linear_system):
         own = linear_system.scenarios(pushes[np.array(states.chosen[seed])])
         expected = gain_cost(linear_system, own, states.params[seed], 2)
         np.testing.assert_allclose(metrics["cost"][seed], expected, rtol=1e-6)
+
+
+def test_no_key_is_used_twice():
+    """The check raises where one is; stock and demand are drawn by the scenarios' keys."""
+    env, params = jaxpg_envs.make("inventory/one-store-lost", lead_time=2)
+    policy = policies.base_stock()
+    agent = pathwise(env, policy, inventory.copies(params, 4), num_steps=3, batch_size=2)
+    with jax.debug_key_reuse(True):
+        _, metrics = agent.update(agent.init(jax.random.key(0)))
+    assert np.isfinite(metrics["cost"])
 
 
 @pytest.mark.parametrize(
