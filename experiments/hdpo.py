@@ -14,17 +14,13 @@ from matplotlib.figure import Figure
 
 from experiments import harness
 from experiments.figures import COLOURS, DOTS_PER_INCH, GREY
+from experiments.hdpo_methods import PPO, REINFORCE, by_likelihood, exact, trained
 from experiments.hdpo_problems import (
     BACKLOGGED,
     LOST,
-    PPO,
-    REINFORCE,
     SERIAL,
     TRANSSHIPMENT,
     Config,
-    by_likelihood,
-    exact,
-    trained,
     warehouse,
 )
 from experiments.hdpo_retail import method as on_retail
@@ -54,6 +50,7 @@ def _wide(problem, config):
 
 
 GRAPH = {"learning_rate": 1e-3, "max_gradient_norm": 1.0}
+WIDE = {"learning_rate": 3e-4, "max_gradient_norm": 1.0}
 METHODS = {
     A: trained(BACKLOGGED, lambda p, c: policies.base_stock(), "level_steps", 0.5),
     B: trained(
@@ -81,9 +78,9 @@ METHODS = {
     ),
     D: trained(TRANSSHIPMENT, _graph, "transshipment_steps", batch_size=64, **GRAPH),
     E_GRAPH_FEW: trained(warehouse, _graph, "warehouse_steps", subset="few", **GRAPH),
-    E_NETWORK_FEW: trained(warehouse, _wide, "warehouse_steps", 3e-4, subset="few"),
+    E_NETWORK_FEW: trained(warehouse, _wide, "warehouse_steps", subset="few", **WIDE),
     E_GRAPH: trained(warehouse, _graph, "warehouse_steps", subset="some", batch_size=32, **GRAPH),
-    E_NETWORK: trained(warehouse, _wide, "warehouse_steps", 3e-4, subset="some", batch_size=32),
+    E_NETWORK: trained(warehouse, _wide, "warehouse_steps", subset="some", batch_size=32, **WIDE),
     F: on_retail(lambda r: policies.data_driven(r.env.network), 3e-3),
     F_TRANSFORMED: on_retail(lambda r: policies.transformed_newsvendor(r.forecaster), 3e-2),
     F_FIXED: on_retail(lambda r: policies.fixed_quantile(r.forecaster), 3e-2),
@@ -244,9 +241,9 @@ EXPERIMENT = harness.Experiment(
         "batches of 128 on tuning seeds, 3e-3 was taken. REINFORCE: 3e-3 and 1e-3 diverged on a "
         "tuning seed, 3e-4 was taken; PPO: 1e-3 and 3e-4 were tried there, and observations and "
         "rewards are scaled, without which it did not learn.",
-        "E: after these 400 steps perceptrons of several seeds still order far too much (gaps of 0 "
-        "to 800% on the development scenarios, whatever the number of scenarios): they show how "
-        "hard they are to train as much as how much data they need.",
+        "E: both networks clip gradients to a norm of 1, the paper the graph's alone. Without it the "
+        "perceptron stays 30% and more above base stock on tuning seeds; with it 3e-4, the paper's "
+        "rate, was better than 1e-3.",
         "Every seed has its own first parameters and order of scenarios, and in E its own "
         "scenarios; the exact costs and the quantile newsvendor have none.",
     ),

@@ -1,11 +1,11 @@
 """HDPO's experiment in small: gaps against what is known, a rule that names its methods."""
 
-import jax
 import numpy as np
 import pytest
 
 from experiments import hdpo, hdpo_retail
-from experiments.hdpo_problems import LOST, TRACE
+from experiments.hdpo_methods import TRACE
+from experiments.hdpo_problems import LOST
 from experiments.method_runs import Context
 from experiments.rules import ThresholdRule
 
@@ -60,4 +60,4 @@ def test_the_rule_speaks_of_the_methods_and_sizes_are_checked():
     assert set(hdpo.RULE.names) <= set(hdpo.METHODS)
     assert LOST.reference(SMOKE) == pytest.approx(6.836, abs=5e-4)
     with pytest.raises(ValueError, match="batch_size is 0, but it has to be at least 1"):
-        jax.tree.map(lambda x: x, hdpo.Config(batch_size=0))
+        hdpo.Config(batch_size=0)

@@ -41,8 +41,7 @@ def lost_sales_optimum(
 
     Stock is counted up to the optimal level of the backlogged problem and a little more, orders up
     to the same quantile of two periods' demand; larger tables give the same seven digits on the
-    benchmark. Effort grows by a factor of the largest order with each period of lead time: with a
-    mean of 5, 4 takes a second or two.
+    benchmark. Effort grows by a factor of the largest order with each period of lead time.
 
     Args:
       mean: of the Poisson demand of a period, above 0.
