@@ -143,8 +143,9 @@ def variance_ratio(num_batches: int = 2000) -> None:
             target="-",
             lower_is_better=True,
             note=(
-                f"base stock with normal noise on the raw level; bias against the mean of ten "
-                f"times as many pathwise estimates, in standard errors: score function {score.bias_z:.2f}"
+                f"base stock with normal noise on the raw level; the score function is "
+                f"{score.bias_z:.2f} standard errors from the mean of ten times as many pathwise "
+                f"estimates"
             ),
         )
     )
