@@ -20,11 +20,10 @@ from jaxpg.generation import generate
 from jaxpg.networks import LanguageModel
 from jaxpg.types import PyTree
 from jaxpg_envs import inventory, tokens
+from jaxpg_envs.inventory import references
 
 OUT = pathlib.Path("runs") / "demo"
 SOLVED = 475.0
-OPTIMUM = 6.836
-"""Least cost per period of the inventory problem, see `references.lost_sales_optimum`."""
 
 
 class Sizes(NamedTuple):
@@ -195,7 +194,9 @@ def train_inventory(sizes: Sizes, out: pathlib.Path) -> None:
     """A perceptron orders for one store with lost sales, next to the optimum that is known."""
     began = time.perf_counter()
     env, params = jaxpg_envs.make("inventory/one-store-lost", lead_time=4, underage_cost=9.0)
-    optimum = OPTIMUM
+    optimum = references.lost_sales_optimum(
+        mean=5.0, holding_cost=1.0, underage_cost=9.0, lead_time=4
+    ).cost
     print(
         "\n4. Orders for a store with lost sales, four periods under way: gradients through the "
         "simulator",

@@ -148,6 +148,9 @@ def pathwise(
         raise ValueError(f"subset is {num_train}, but there are {num_all} scenarios to draw from")
     config = _complete(config, num_train)
     has_dev = dev is not None
+    for given in (dev, test):
+        if given is not None:
+            simulation.num_scenarios(given)
     sets = Sets(scenarios, dev if has_dev else (), _test_set(scenarios, dev, test))
     if optimiser is None:
         clip = config.max_gradient_norm
