@@ -8,7 +8,7 @@ keeps the first probability ratio at exactly 1, whatever the environment's bound
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -93,6 +93,63 @@ categorical = ActionDistribution(
     mode=lambda logits: jnp.argmax(logits, axis=-1),
     kl=_categorical_kl,
 )
+
+
+# Several categoricals: parameters are their logits one after the other, [..., sum of nvec]; a raw
+# action is an int [..., K].
+
+
+def multi_categorical(nvec: Sequence[int]) -> ActionDistribution:
+    """K independent categoricals, for K discrete choices made at once.
+
+    Args:
+      nvec: numbers of alternatives, K ints of at least 1.
+
+    Returns:
+      The family; a raw action is int32 `[..., K]`.
+
+    Raises:
+      ValueError: no alternatives.
+
+    >>> family = multi_categorical((3, 2))
+    >>> family.log_prob(jnp.zeros(5), jnp.array([2, 0])).item()  # -log 6
+    -1.791759
+    """
+    sizes = [int(n) for n in nvec]
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"nvec is {nvec!r}, but K numbers of at least 1 are needed")
+    ends = np.cumsum(sizes)[:-1].tolist()
+
+    def factors(logits: Array) -> list[Array]:
+        if logits.shape[-1] != sum(sizes):
+            raise ValueError(
+                f"logits have {logits.shape[-1]} entries, but nvec={sizes} needs {sum(sizes)}"
+            )
+        return jnp.split(logits, ends, axis=-1)
+
+    def log_prob(logits: Array, action: Array) -> Array:
+        parts = enumerate(factors(logits))
+        return sum(_categorical_log_prob(part, action[..., k]) for k, part in parts)
+
+    def mode(logits: Array) -> Array:
+        chosen = [jnp.argmax(part, axis=-1) for part in factors(logits)]
+        return jnp.stack(chosen, axis=-1).astype(jnp.int32)
+
+    def kl(logits: Array, other_logits: Array) -> Array:
+        pairs = zip(factors(logits), factors(other_logits), strict=True)
+        return sum(_categorical_kl(here, there) for here, there in pairs)
+
+    return ActionDistribution(
+        name="multi_categorical",
+        # The greatest of logits and Gumbel noise, one draw for all factors.
+        sample=lambda key, logits: mode(
+            logits + jax.random.gumbel(key, logits.shape, logits.dtype)
+        ),
+        log_prob=log_prob,
+        entropy=lambda logits: sum(_categorical_entropy(part) for part in factors(logits)),
+        mode=mode,
+        kl=kl,
+    )
 
 
 # Diagonal normal: parameters are (mean, log_std), each [..., D]; a raw action is [..., D].

@@ -159,6 +159,114 @@ def test_the_first_ratio_is_exactly_one(name):
     np.testing.assert_array_equal(jax.jit(family.log_prob)(parameters, raw), log_prob)
 
 
+# Several categoricals at once
+
+NVEC = (3, 1, 4)
+JOINT = np.stack(np.unravel_index(np.arange(12), NVEC), axis=-1)  # every action [12, K]
+PAIR = RNG.normal(scale=2.0, size=(2, 5, sum(NVEC))).astype(np.float32)
+
+
+def joint(logits):
+    """Logits `[..., 12]` of one categorical over all combinations."""
+    parts = np.split(np.arange(sum(NVEC)), np.cumsum(NVEC)[:-1])
+    return sum(logits[..., part[JOINT[:, k]]] for k, part in enumerate(parts))
+
+
+def test_several_choices_are_the_categorical_of_their_combinations():
+    several, one = distributions.multi_categorical(NVEC), distributions.categorical
+
+    @jax.jit
+    def compute(logits, other):
+        def values(family, logits, other, actions):
+            return jnp.concatenate(
+                [
+                    jax.vmap(family.log_prob, (None, 0))(logits, actions),
+                    family.entropy(logits)[None],
+                    family.kl(logits, other)[None],
+                ]
+            )
+
+        def ours(logits, other):
+            return values(several, logits, other, JOINT)
+
+        def theirs(logits, other):
+            return values(one, joint(logits), joint(other), np.arange(12))
+
+        def both(function):
+            slopes = jax.vmap(jax.jacobian(function, argnums=(0, 1)))(logits, other)
+            return jax.vmap(function)(logits, other), slopes
+
+        modes = several.mode(logits), jnp.asarray(JOINT)[one.mode(joint(logits))]
+        return both(ours), both(theirs), modes
+
+    ours, theirs, modes = compute(*PAIR)
+    for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=2e-5, atol=5e-6)
+    np.testing.assert_array_equal(*modes)
+    assert modes[0].dtype == jnp.int32
+
+
+def test_several_choices_are_drawn_with_the_probabilities_of_their_combinations():
+    family = distributions.multi_categorical(NVEC)
+    allowed = np.ones(sum(NVEC), bool)
+    allowed[5] = False
+    logits = distributions.exclude(0.5 * PAIR[0, 0], allowed)
+    keys = jax.random.split(jax.random.key(0), 6000)
+    samples = jax.jit(jax.vmap(family.sample, in_axes=(0, None)))(keys, logits)
+    assert samples.shape == (6000, 3)
+    assert samples.dtype == jnp.int32
+    counts = np.bincount(np.ravel_multi_index(np.asarray(samples).T, NVEC), minlength=12)
+    probability = np.exp(np.asarray(jax.nn.log_softmax(joint(logits)), float))
+    possible = JOINT[:, 2] != 1
+    assert counts[~possible].sum() == 0
+    expected = 6000 * probability[possible] / probability[possible].sum()
+    assert stats.chisquare(counts[possible], expected).pvalue > 1e-3
+
+
+def test_the_first_ratio_of_several_choices_is_exactly_one():
+    family = distributions.multi_categorical(NVEC)
+
+    @jax.jit
+    def acted(key, logits):
+        raw = family.sample(key, logits)
+        return raw, family.log_prob(logits, raw)
+
+    raw, log_prob = acted(jax.random.key(1), PAIR[0])
+    assert log_prob.shape == (5,)
+    np.testing.assert_array_equal(jax.jit(family.log_prob)(PAIR[0], raw), log_prob)
+
+
+def test_an_excluded_choice_leaves_the_others_and_finite_gradients():
+    family = distributions.multi_categorical(NVEC)
+    allowed = np.array([True, False, True, True, True, True, False, True])
+
+    @jax.jit
+    def both(logits, other):
+        def total(logits):
+            here, there = (distributions.exclude(x, allowed) for x in (logits, other))
+            return family.entropy(here) + family.kl(here, there)
+
+        small = distributions.multi_categorical((2, 1, 3))
+        here, there = logits[allowed], other[allowed]
+        return jax.value_and_grad(total)(logits), small.entropy(here) + small.kl(here, there)
+
+    (value, slope), expected = both(PAIR[0, 1], PAIR[1, 1])
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert np.isfinite(slope).all()
+    np.testing.assert_array_equal(np.asarray(slope)[~allowed], 0.0)
+
+
+@pytest.mark.parametrize("nvec", [(), (3, 0)])
+def test_choices_without_alternatives_are_refused(nvec):
+    with pytest.raises(ValueError, match="nvec is .*numbers of at least 1"):
+        distributions.multi_categorical(nvec)
+
+
+def test_logits_of_another_number_are_refused():
+    with pytest.raises(ValueError, match=r"logits have 4 entries, but nvec=\[3, 2\] needs 5"):
+        distributions.multi_categorical((3, 2)).entropy(np.zeros(4, np.float32))
+
+
 # Excluded actions
 
 

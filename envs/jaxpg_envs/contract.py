@@ -9,6 +9,8 @@ import numpy as np
 from gymnax.environments import spaces
 from gymnax.environments.environment import Environment
 
+from jaxpg_envs.spaces import MultiDiscrete
+
 
 class ContractError(ValueError):
     """An environment breaks the interface; the message says where, in one sentence."""
@@ -210,6 +212,8 @@ def _play(env: Any, params: Any, seed: int, num_envs: int, num_steps: int) -> tu
 def _check_bounds(path: str, space: Any, least: np.ndarray, most: np.ndarray) -> None:
     if isinstance(space, spaces.Discrete):
         low, high = 0, int(space.n) - 1
+    elif isinstance(space, MultiDiscrete):
+        low, high = 0, np.array(space.nvec) - 1
     else:
         low, high = space.low, space.high
     low, high = (

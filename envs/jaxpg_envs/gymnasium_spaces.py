@@ -8,12 +8,14 @@ import numpy as np
 from gymnasium import spaces as gymnasium_spaces
 from gymnax.environments import spaces
 
+from jaxpg_envs.spaces import MultiDiscrete
+
 
 def convert(space: spaces.Space) -> gymnasium_spaces.Space:
     """The gymnasium space with the same members.
 
     Args:
-      space: gymnax's Box, Discrete, Dict or Tuple, nested at will.
+      space: gymnax's Box, Discrete, Dict or Tuple, or a `MultiDiscrete`, nested at will.
 
     Returns:
       The gymnasium space of the same shapes; discrete values are int64, as gymnasium expects.
@@ -27,6 +29,8 @@ def convert(space: spaces.Space) -> gymnasium_spaces.Space:
     """
     if isinstance(space, spaces.Discrete):
         return gymnasium_spaces.Discrete(int(space.n))
+    if isinstance(space, MultiDiscrete):
+        return gymnasium_spaces.MultiDiscrete(space.nvec)
     if isinstance(space, spaces.Box):
         return _convert_box(space)
     if isinstance(space, spaces.Dict):
@@ -35,7 +39,9 @@ def convert(space: spaces.Space) -> gymnasium_spaces.Space:
     if isinstance(space, spaces.Tuple):
         return gymnasium_spaces.Tuple(convert(child) for child in space.spaces)
     given = type(space).__name__
-    raise TypeError(f"space={given} has no gymnasium form; use Box, Discrete, Dict or Tuple")
+    raise TypeError(
+        f"space={given} has no gymnasium form; use Box, Discrete, MultiDiscrete, Dict or Tuple"
+    )
 
 
 def _convert_box(space: spaces.Box) -> gymnasium_spaces.Box:

@@ -56,8 +56,8 @@ class NetworkConfig:
       activation: one of `networks.mlp.ACTIVATIONS`.
       shared: one torso for policy and critic.
       recurrent: width of a GRU after the torso, 0 for none.
-      distribution: `"categorical"` for discrete actions; `"normal"`, `"tanh_normal"` or `"beta"`
-        for a box. None takes categorical or normal.
+      distribution: `"categorical"` for discrete actions, one or several at once; `"normal"`,
+        `"tanh_normal"` or `"beta"` for a box. None takes categorical or normal.
       state_dependent_std: the log standard deviation comes from the network.
       initial_log_std: its value at the start (its bias, if it comes from the network).
       critic: build a critic.
@@ -86,7 +86,8 @@ def actor_critic(
 
     Args:
       observation_space: in gymnax's form.
-      action_space: in gymnax's form: discrete (`n`) or a box (`low`, `high`, `shape`).
+      action_space: in gymnax's form: discrete (`n`), several discrete choices at once (`nvec`), or
+        a box (`low`, `high`, `shape`).
       config: see `NetworkConfig`.
       **overrides: fields of `NetworkConfig`.
 
@@ -224,7 +225,7 @@ class ActorCritic(nn.Module):
         def dense(name: str, bias: float = 0.0) -> Array:
             return self._dense(name, self.num_actions, 0.01, hidden, bias)
 
-        if self.family == "categorical":
+        if self.family in ("categorical", "multi_categorical"):
             return dense("logits")
         if self.family == "beta":
             # Above 1 the density has one mode inside and a finite log-probability at the ends.
@@ -248,12 +249,15 @@ def _actions(space: Any, name: str | None):
             f"let a wrapper make the action from a box of raw numbers (MappedActions of "
             f"jaxpg_envs.action_map)"
         )
-    if hasattr(space, "n"):
+    if hasattr(space, "n") or hasattr(space, "nvec"):
         if name not in (None, "categorical"):
             raise ValueError(
                 f"distribution is {name!r}, but the action space is discrete: take 'categorical'"
             )
-        return distributions.categorical, int(space.n), lambda action: action
+        if hasattr(space, "n"):
+            return distributions.categorical, int(space.n), lambda action: action
+        nvec = [int(n) for n in space.nvec]
+        return distributions.multi_categorical(nvec), sum(nvec), lambda action: action
     name = name or "normal"
     size = 1
     for axis in space.shape:

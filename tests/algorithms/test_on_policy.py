@@ -1,16 +1,19 @@
 """On-policy agents: first ratios, bootstraps, traced rates, recurrence, frozen evaluation."""
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from gymnax.environments import environment, spaces
 
 import jaxpg_envs
 from jaxpg import estimators, methods, networks, normalisation, rollout, runner
 from jaxpg.algorithms import Policy, acting, on_policy
 from jaxpg.checkpoint import Checkpoints
 from jaxpg.method import Method
+from jaxpg_envs.spaces import MultiDiscrete
 
 SMALL = {"num_envs": 4, "num_steps": 8, "num_epochs": 1, "num_minibatches": 1}
 
@@ -281,3 +284,62 @@ def test_something_else_than_a_method_is_refused():
     env, params = jaxpg_envs.make("CartPole-v1")
     with pytest.raises(TypeError, match="an Estimator .* or a Method"):
         on_policy(env, params, "ppo")
+
+
+@flax.struct.dataclass
+class DoorState(environment.EnvState):
+    """Time and what would be right now."""
+
+    right: jax.Array
+
+
+class Doors(environment.Environment):
+    """Two choices at once, of 3 and of 2; it shows which are right and pays the share of them."""
+
+    @property
+    def default_params(self):
+        return environment.EnvParams(max_steps_in_episode=4)
+
+    def reset_env(self, key, params):
+        return self._next(key, jnp.int32(0))
+
+    def step_env(self, key, state, action, params):
+        reward = jnp.mean(action == state.right, dtype=float)
+        observation, state = self._next(key, state.time + 1)
+        return observation, state, reward, jnp.zeros((), bool), {}
+
+    def _next(self, key, time):
+        right = self.action_space().sample(key)
+        observation = jnp.concatenate([jax.nn.one_hot(right[k], n) for k, n in enumerate((3, 2))])
+        return observation, DoorState(time, right)
+
+    def action_space(self, params=None):
+        return MultiDiscrete((3, 2))
+
+    def observation_space(self, params=None):
+        return spaces.Box(0.0, 1.0, (5,))
+
+
+def test_proximal_policy_optimisation_learns_two_discrete_choices_at_once():
+    env = Doors()
+    params = env.default_params
+    jaxpg_envs.check(env, params, num_envs=2, num_steps=10)
+    network = networks.actor_critic(
+        env.observation_space(params), env.action_space(params), hidden=(16,)
+    )
+    agent = on_policy(
+        env,
+        params,
+        estimators.ppo(),
+        networks=network,
+        num_envs=16,
+        num_steps=16,
+        num_epochs=4,
+        num_minibatches=2,
+        learning_rate=2e-2,
+        eval_envs=16,
+    )
+    result = runner.train(agent, key=jax.random.key(0), num_updates=30, chunk_length=30)
+    returns = np.asarray(result.metrics["episode_return"])
+    assert returns[0] < 2.5
+    assert returns[-1] > 3.5

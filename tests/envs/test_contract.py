@@ -9,6 +9,7 @@ from gymnax.wrappers.purerl import FlattenObservationWrapper, LogWrapper
 
 from jaxpg_envs import check, list_envs, make
 from jaxpg_envs.contract import ContractError
+from jaxpg_envs.spaces import MultiDiscrete
 
 NAMES = [name for name in list_envs() if not name.startswith("brax/")]
 
@@ -127,6 +128,11 @@ FAULTS = {
     },
     r"observation\[0\] takes the value .* outside its declared bounds \[0.0, 0.5\]": {
         "observation_space": lambda self, params: spaces.Box(0.0, 0.5, (1,), jnp.float32)
+    },
+    r"observation\[1\] takes the value 3, outside its declared bounds \[0, 2\]": {
+        "reset_env": lambda self, key, params: (jnp.array([4, 3]), State(time=jnp.int32(0))),
+        "step_env": step_with(observation=jnp.array([4, 3])),
+        "observation_space": lambda self, params: MultiDiscrete((5, 3)),
     },
     r"observation\[0\] takes the value nan": {
         "reset_env": lambda self, key, params: (jnp.full(1, jnp.nan), State(time=jnp.int32(0)))

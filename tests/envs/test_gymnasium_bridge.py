@@ -18,6 +18,8 @@ from gymnax.environments import environment, spaces
 from gymnax.wrappers.purerl import FlattenObservationWrapper, LogWrapper
 
 from jaxpg_envs import make, to_gymnasium, to_gymnasium_vector
+from jaxpg_envs.gymnasium_spaces import convert
+from jaxpg_envs.spaces import MultiDiscrete
 from jaxpg_envs.tabular import EnvParams, TabularMDP, random_mdp
 
 MODES = list(AutoresetMode)
@@ -78,6 +80,25 @@ class Nested(environment.Environment):
         return spaces.Dict({"last": spaces.Discrete(3), "pair": pair})
 
 
+class Levers(Nested):
+    """Three choices at once, which it shows again."""
+
+    def reset_env(self, key, params):
+        state = State(time=jnp.int32(0), last=jnp.zeros(3, jnp.int32))
+        return {"last": state.last}, state
+
+    def step_env(self, key, state, action, params):
+        state = State(time=state.time + 1, last=action)
+        reward = jnp.sum(action * jnp.array([1.0, 10.0, 100.0]))
+        return {"last": state.last}, state, reward, jnp.array(False), {}
+
+    def action_space(self, params):
+        return MultiDiscrete((5, 2, 3))
+
+    def observation_space(self, params):
+        return spaces.Dict({"last": MultiDiscrete((5, 2, 3))})
+
+
 def assert_same(one, two):
     """Equal trees of numpy arrays, numbers and None, in values, types and dtypes."""
     assert type(one) is type(two), (one, two)
@@ -102,6 +123,7 @@ def assert_same(one, two):
         lambda: make("Breakout-MinAtar"),
         lambda: make("tabular/random"),
         lambda: (Nested(), Nested().default_params),
+        lambda: (Levers(), Levers().default_params),
         lambda: (LogWrapper(make("CartPole-v1")[0]), make("CartPole-v1")[1]),
     ],
 )
@@ -149,6 +171,43 @@ def test_no_kind_of_action_compiles_the_step_again(action):
     assert env._jitted_step._cache_size() == 1
 
 
+def test_several_choices_are_a_multi_discrete_space():
+    levers = Levers()
+    env = to_gymnasium(levers)
+    assert env.action_space == gymnasium.spaces.MultiDiscrete([5, 2, 3])
+    env.reset(seed=0)
+    for action in ([4, 1, 2], np.array([4, 1, 2], np.int32), env.action_space.sample()):
+        observation, reward, *_ = env.step(action)
+        np.testing.assert_array_equal(observation["last"], action)
+        assert observation["last"].dtype == np.int64
+        assert reward == np.dot(action, [1.0, 10.0, 100.0])
+        assert env.observation_space.contains(observation)
+    assert env._jitted_step._cache_size() == 1
+    with pytest.raises(ValueError, match=r"action has shape \(2,\)"):
+        env.step([4, 1])
+    with pytest.raises(TypeError, match="space=Space has no .*Box, Discrete, MultiDiscrete, Dict"):
+        convert(spaces.Space())
+
+
+def test_samples_of_several_choices_are_uniform_members():
+    space = MultiDiscrete((5, 2, 3))
+    assert (space.shape, space.dtype, space.nvec) == ((3,), jnp.int32, (5, 2, 3))
+    samples = jax.jit(jax.vmap(space.sample))(jax.random.split(jax.random.key(0), 3000))
+    assert samples.dtype == jnp.int32
+    assert space.contains(samples)
+    means = np.asarray(samples).mean(0)
+    np.testing.assert_allclose(means, [2.0, 0.5, 1.0], atol=0.1)
+    assert np.abs(np.corrcoef(np.asarray(samples).T) - np.eye(3)).max() < 0.07
+    for stranger in ([5, 0, 0], [0, -1, 0]):
+        assert not space.contains(jnp.array(stranger))
+
+
+@pytest.mark.parametrize("nvec", [(), (3, 0), 3, (1.5, 2), ((3, 2),)])
+def test_a_multi_discrete_space_without_alternatives_is_refused(nvec):
+    with pytest.raises(ValueError, match="nvec is .*whole numbers of at least 1"):
+        MultiDiscrete(nvec)
+
+
 def test_an_action_of_the_wrong_shape_is_refused():
     env = to_gymnasium(*make("Pendulum-v1"))
     env.reset(seed=0)
@@ -177,7 +236,13 @@ def test_a_wrapper_acts_and_the_last_observation_is_not_that_of_the_next_episode
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    "build", [lambda: make("CartPole-v1"), lambda: (Nested(), None), random_three_steps]
+    "build",
+    [
+        lambda: make("CartPole-v1"),
+        lambda: (Nested(), None),
+        lambda: (Levers(), None),
+        random_three_steps,
+    ],
 )
 def test_a_vector_is_bit_for_bit_the_sync_vector_of_its_environments(build, mode):
     env, params = build()

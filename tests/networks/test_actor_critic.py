@@ -7,6 +7,7 @@ import pytest
 from gymnax.environments import spaces
 
 from jaxpg import networks
+from jaxpg_envs.spaces import MultiDiscrete
 
 BOX = spaces.Box(-1.0, 1.0, (3,), jnp.float32)
 DISCRETE = spaces.Discrete(4)
@@ -151,3 +152,25 @@ def test_actions_of_several_parts_are_refused_with_the_way_out():
     parts = spaces.Dict({"a": spaces.Box(0.0, 1.0, (2,))})
     with pytest.raises(ValueError, match="action_space is Dict, .*MappedActions"):
         networks.actor_critic(spaces.Box(0.0, 1.0, (2,)), parts)
+
+
+@pytest.mark.parametrize("recurrent", [0, 4])
+def test_several_discrete_actions_have_one_head_and_are_actions_of_the_environment(recurrent):
+    space = MultiDiscrete((8, 4))
+    network = build(space, recurrent=recurrent, distribution=(None, "categorical")[recurrent > 0])
+    params = network.init(jax.random.key(0))
+    assert params["params"]["logits"]["kernel"].shape[1] == 12
+    observation, reset = jnp.ones((50, 2, 3)), jnp.zeros((50, 2), bool)
+    carry = network.initial_carry(50)
+    _, logits, _ = network.unroll(params, carry, observation, reset)
+    raw = network.distribution.sample(jax.random.key(1), logits)
+    action = network.to_environment(raw)
+    assert action.shape == (50, 2, 2)
+    assert action.dtype == jnp.int32
+    assert space.contains(action)
+    np.testing.assert_allclose(network.distribution.entropy(logits), np.log(32), atol=1e-2)
+
+
+def test_several_discrete_actions_take_no_distribution_of_a_box():
+    with pytest.raises(ValueError, match="distribution is 'beta', but the action space is disc"):
+        build(MultiDiscrete((8, 4)), distribution="beta")
