@@ -17,6 +17,7 @@ __all__ = [
     "inventory",
     "list_envs",
     "make",
+    "motor",
     "register",
     "to_gymnasium",
     "to_gymnasium_vector",
@@ -28,7 +29,7 @@ _LAZY = {
     "to_gymnasium": "jaxpg_envs.gymnasium_bridge",
     "to_gymnasium_vector": "jaxpg_envs.gymnasium_bridge",
 }
-_SUBPACKAGES = ("inventory", "tokens")
+_SUBPACKAGES = ("inventory", "motor", "tokens")
 
 
 def __getattr__(name: str):
