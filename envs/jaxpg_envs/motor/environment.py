@@ -165,6 +165,11 @@ class ElectricDrive(environment.Environment[DriveState, DriveParams]):
         params = self._default_params if params is None else params
         return _through_all(params, params.limits)
 
+    def nominal(self, params: DriveParams | None = None) -> Values:
+        """The value of each measured quantity in nominal operation in SI units, by name."""
+        params = self._default_params if params is None else params
+        return _through_all(params, params.nominal)
+
     def reset_env(self, key: Array, params: DriveParams) -> tuple[tuple[Array, Array], DriveState]:
         """First state, and the first reference."""
         # Folded, not split: what a drive does not draw costs nothing. The plain key is for the
@@ -198,6 +203,11 @@ class ElectricDrive(environment.Environment[DriveState, DriveParams]):
         self, key: Array, state: DriveState, action: Array, params: DriveParams
     ) -> tuple[tuple[Array, Array], DriveState, Array, Array, dict[str, Any]]:
         """One control step; `info` is empty."""
+        needed = tuple(self.action_space(params).shape)
+        if jnp.shape(action) != needed:
+            raise ValueError(
+                f"action has shape {jnp.shape(action)}, but {self.name} needs {needed}"
+            )
         processors = params.processors
         memory = list(state.processors)
         for index in reversed(range(len(processors))):

@@ -15,7 +15,8 @@ from jaxpg_envs.choices import refusal
 from jaxpg_envs.motor import constraints as limiting
 from jaxpg_envs.motor import converters, loads, motors, references, rewards, supplies
 from jaxpg_envs.motor.drive import Solve
-from jaxpg_envs.motor.environment import DriveParams, ElectricDrive
+from jaxpg_envs.motor.environment import NO_TIME_LIMIT, DriveParams, ElectricDrive
+from jaxpg_envs.motor.initial_states import InitialStates
 from jaxpg_envs.motor.processors import CurrentSum
 
 KINDS = ("Cont", "Finite")
@@ -113,11 +114,14 @@ def electric_drive(
     reward: Any = None,
     constraints: tuple | None = None,
     processors: tuple = (),
+    initial: Any = None,
     limits: Mapping[str, float] | None = None,
     nominal: Mapping[str, float] | None = None,
+    tau: float | None = None,
+    merge: str = "max",
+    max_steps_in_episode: int = NO_TIME_LIMIT,
     solver: Solve | None = None,
     state_filter: tuple[str, ...] | None = None,
-    **fields: Any,
 ) -> ElectricDrive:
     """Build one of the 54 drives, with other pieces where they are given.
 
@@ -134,11 +138,14 @@ def electric_drive(
       reward: see `rewards`.
       constraints: tuple of records, see `constraints`.
       processors: tuple of records, see `processors`, the innermost first.
+      initial: see `initial_states`; None begins with zeros, and with the speed of the load.
       limits: limits that differ from the motor's, by name, in SI units.
       nominal: nominal values that differ from the motor's, by name, in SI units.
+      tau: seconds of a step; None takes 1e-4 for a continuous and 1e-5 for a finite converter.
+      merge: see `DriveParams`.
+      max_steps_in_episode: see `DriveParams`.
       solver: see `solvers`.
       state_filter: names of the quantities that are shown.
-      **fields: other fields of `DriveParams`.
 
     Returns:
       The environment.
@@ -152,7 +159,7 @@ def electric_drive(
     kind, task, kind_of_motor, _ = name.split("-")
     key = name.removesuffix("-v0")
     direct = kind_of_motor in _DIRECT
-    tau = fields.pop("tau", 1e-4 if kind == "Cont" else 1e-5)
+    tau = (1e-4 if kind == "Cont" else 1e-5) if tau is None else tau
     volts = _OTHER_VOLTAGE.get(key, _VOLTAGE["direct" if direct else "three-phase"])
     supply = _piece("supply", supply, supplies.Ideal(u_nominal=volts))
     converter = _piece("converter", converter, _converter(kind, kind_of_motor))
@@ -172,8 +179,10 @@ def electric_drive(
         processors=processors,
         limits={**load.LIMITS, **motor.limits(), "u_sup": supply.u_nominal, **(limits or {})},
         nominal={**load.LIMITS, **motor.nominal(), "u_sup": supply.u_nominal, **(nominal or {})},
+        initial=InitialStates() if initial is None else initial,
         tau=tau,
-        **fields,
+        merge=merge,
+        max_steps_in_episode=max_steps_in_episode,
     )
     return ElectricDrive(params, solver=solver, state_filter=state_filter, name=name)
 
