@@ -11,6 +11,12 @@ import venv
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PACKAGES = {
+    "gym_electric_motor": [
+        "torch==2.13.0",
+        "stable-baselines3==2.9.2",
+        "gymnasium<1.4",
+        "gym-electric-motor==3.0.3",
+    ],
     # rejax 0.1.3 needs gymnax below 1, which excludes an environment shared with ours.
     "rejax": ["rejax==0.1.3", "gymnax<1"],
     "stable_baselines3": ["torch==2.13.0", "stable-baselines3==2.9.2", "gymnasium<1.4"],
@@ -27,6 +33,8 @@ PACKAGES = {
 """What each environment holds."""
 
 ENVIRONMENTS = {
+    "gym_electric_motor": "gym_electric_motor",
+    "gym_electric_motor_ppo": "gym_electric_motor",
     "rejax": "rejax",
     "stable_baselines3": "stable_baselines3",
     "torch_inventory": "torch",

@@ -104,6 +104,9 @@ class ElectricDrive(environment.Environment[DriveState, DriveParams]):
       state_filter: names of the quantities that are shown, or None for all.
     """
 
+    reset_is_expensive = True
+    """Beside a step of so little arithmetic: a rollout resets only the drives that ended."""
+
     _supports_transition_gradients = True
 
     def __init__(
@@ -196,8 +199,7 @@ class ElectricDrive(environment.Environment[DriveState, DriveParams]):
             observation=observation,
             ended=jnp.zeros((), bool),
         )
-        state = jax.lax.optimization_barrier(state)
-        return state.observation, state
+        return observation, state
 
     def step_env(
         self, key: Array, state: DriveState, action: Array, params: DriveParams
@@ -236,11 +238,8 @@ class ElectricDrive(environment.Environment[DriveState, DriveParams]):
             observation=observation,
             ended=ended,
         )
-        # Without the barrier XLA computes the step again for everything that is chosen between a
-        # step and a reset.
-        state, reward = jax.lax.optimization_barrier((state, reward))
-        observation, state = self._apply_transition_gradient_policy(state.observation, state)
-        return observation, state, reward, state.ended, {}
+        observation, state = self._apply_transition_gradient_policy(observation, state)
+        return observation, state, reward, ended, {}
 
     def get_obs(
         self, state: DriveState, params: DriveParams | None = None, key: Array | None = None

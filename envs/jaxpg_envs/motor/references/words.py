@@ -25,11 +25,8 @@ def draw_words(key: Array, num: int) -> tuple[Array, ...]:
     if num == 0:
         return ()
     if num == 1:
-        words = (jax.random.bits(key, (), jnp.uint32),)
-    else:
-        words = tuple(jax.random.bits(key, (num,), jnp.uint32))
-    # Without the barrier XLA computes a word again for everything that reads it.
-    return jax.lax.optimization_barrier(words)
+        return (jax.random.bits(key, (), jnp.uint32),)
+    return tuple(jax.random.bits(key, (num,), jnp.uint32))
 
 
 def uniform(word: Array, index: int) -> Array:
