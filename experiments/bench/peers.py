@@ -37,6 +37,7 @@ ENVIRONMENTS = {
     "gym_electric_motor_ppo": "gym_electric_motor",
     "rejax": "rejax",
     "stable_baselines3": "stable_baselines3",
+    "stable_baselines3_td3": "stable_baselines3",
     "torch_inventory": "torch",
     "torch_tiny": "trl",
     "transformers": "trl",

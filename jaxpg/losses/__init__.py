@@ -1,5 +1,5 @@
-"""Losses that are no four-part estimator: divergences, value losses."""
+"""Losses that are no four-part estimator: divergences, value losses, deterministic policies."""
 
-from jaxpg.losses import divergences, values
+from jaxpg.losses import deterministic, divergences, values
 
-__all__ = ["divergences", "values"]
+__all__ = ["deterministic", "divergences", "values"]

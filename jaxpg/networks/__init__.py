@@ -3,6 +3,7 @@
 from jaxpg.networks import mlp, observations
 from jaxpg.networks.actor_critic import ActorCritic, NetworkConfig, Networks, actor_critic
 from jaxpg.networks.decoder import transformer
+from jaxpg.networks.deterministic import DeterministicNetworks, deterministic
 from jaxpg.networks.graph import GraphNetwork
 from jaxpg.networks.gru import GRUConfig, gru
 from jaxpg.networks.language_model import LanguageModel
@@ -14,6 +15,7 @@ from jaxpg.networks.vocabulary import log_probs_of, token_statistics
 
 __all__ = [
     "ActorCritic",
+    "DeterministicNetworks",
     "GRUConfig",
     "GraphNetwork",
     "LanguageModel",
@@ -24,6 +26,7 @@ __all__ = [
     "TokenMLPConfig",
     "TransformerConfig",
     "actor_critic",
+    "deterministic",
     "gru",
     "log_probs_of",
     "mlp",
