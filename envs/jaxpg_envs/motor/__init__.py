@@ -12,6 +12,7 @@ Source: gym-electric-motor, Traue et al. 2019, arXiv 1910.09434.
 
 from jaxpg_envs.motor import (
     constraints,
+    controllers,
     converters,
     drive,
     ids,
@@ -40,6 +41,7 @@ __all__ = [
     "FluxObserver",
     "check_drive",
     "constraints",
+    "controllers",
     "converters",
     "drive",
     "ids",

@@ -11,6 +11,7 @@ from flax import struct
 from jaxpg_envs.motor import motors, transforms
 from jaxpg_envs.motor.controllers.drives import refuse_drive
 from jaxpg_envs.motor.controllers.equations import EQUATIONS, equations
+from jaxpg_envs.motor.controllers.reachable import largest_currents, reachable
 from jaxpg_envs.motor.converters import Finite1QC
 
 Array = jax.Array
@@ -27,12 +28,14 @@ class BangBang:
 
     Attributes:
       motor: what is believed of it: a SCIM's field, an EESM's coupling.
+      largest: A, what is followed at most, by name, see `reachable`.
       band: A, half the width of the band inside of which nothing is switched.
       down: of each converter of one current the action that lowers it, static; 1 raises it.
       bridge: whether the first two currents are those of a bridge of three legs, static.
     """
 
     motor: Any
+    largest: Values
     band: Any
     down: tuple[int, ...] = struct.field(pytree_node=False)
     bridge: bool = struct.field(pytree_node=False, default=False)
@@ -57,6 +60,7 @@ class BangBang:
 
     def act(self, state: tuple, measured: Values, wanted: Values) -> tuple[tuple, Array]:
         """`(state, action)` of one step; which currents are being raised is remembered."""
+        wanted = reachable(wanted, self.largest)
         errors = tuple(wanted[name] - measured[name] for name in self.follows)
         errors = equations(self.motor).coupled(self.motor, errors)
         if self.bridge:
@@ -95,6 +99,7 @@ def bang_bang(params: Any, *, band: Any = 0.0) -> BangBang:
     parts = getattr(params.converter, "parts", (params.converter,))
     return BangBang(
         motor=params.motor,
+        largest=largest_currents(params),
         band=band,
         down=tuple(_down(part) for part in parts[1 if bridge else 0 :]),
         bridge=bridge,

@@ -73,7 +73,7 @@ def speed_cascade(
       params: of the environment.
       kp: Nm s; None: by the rule.
       ki: Nm; None: by the rule.
-      delay: s, of the current's loop; None: that of a `current_pi`, and the time in which the
+      delay: s, of the current's loop; None: that of a `current_pi`, and half the time in which the
         supply drives the nominal current through the motor's largest inductance.
       current: see `torque_control`.
       max_current: see `torque_control`.
@@ -99,7 +99,7 @@ def speed_cascade(
     kp = inertia / (spread * delay) if kp is None else kp
     ki = kp / (spread**2 * delay) if ki is None else ki
     inside = torque_control(params, current=current, max_current=max_current, excitation=excitation)
-    return CascadedPI(PI.conditioned(kp, ki, params.tau), inside, params.tau)
+    return CascadedPI(PI(kp, ki, clamped=True), inside, params.tau)
 
 
 def _delay(params: Any) -> Any:
@@ -111,7 +111,7 @@ def _delay(params: Any) -> Any:
         if name != "i_e"
     ]
     longest = times[0] if len(times) == 1 else jnp.maximum(*times)
-    return 2.0 * small_delay(params) + longest
+    return 2.0 * small_delay(params) + 0.5 * longest
 
 
 def _largest_voltage(params: Any, name: str) -> Any:

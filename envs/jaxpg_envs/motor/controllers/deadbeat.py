@@ -12,6 +12,7 @@ from jaxpg_envs.motor import motors
 from jaxpg_envs.motor.controllers.drives import refuse_drive
 from jaxpg_envs.motor.controllers.equations import equations
 from jaxpg_envs.motor.controllers.modulators import dead_time, modulator
+from jaxpg_envs.motor.controllers.reachable import largest_currents, reachable
 
 Array = jax.Array
 Values = dict[str, Any]
@@ -39,6 +40,7 @@ class Deadbeat:
 
     Attributes:
       motor: what is believed of it.
+      largest: A, what is followed at most, by name, see `reachable`.
       modulator: see `modulators`.
       tau: s.
       dead_time: in steps, static.
@@ -47,6 +49,7 @@ class Deadbeat:
     """
 
     motor: Any
+    largest: Values
     modulator: Any
     tau: Any
     dead_time: int = struct.field(pytree_node=False, default=0)
@@ -74,6 +77,7 @@ class Deadbeat:
     def act(self, state: tuple, measured: Values, wanted: Values) -> tuple[tuple, Array]:
         """`(state, action)` of one step."""
         names, omega = self._states, measured["omega"]
+        wanted = reachable(wanted, self.largest)
         epsilon = (0.0,) * (len(self.motor.STATES) - len(names))
         size, none = len(names), (0.0,) * len(self.follows)
 
@@ -119,6 +123,7 @@ def deadbeat(params: Any, *, order: int = 4) -> Deadbeat:
     refuse_drive("deadbeat", params, _VALID, finite=False)
     return Deadbeat(
         motor=params.motor,
+        largest=largest_currents(params),
         modulator=modulator(params),
         tau=params.tau,
         dead_time=dead_time(params),

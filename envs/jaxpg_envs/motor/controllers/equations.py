@@ -25,6 +25,7 @@ class Equations(NamedTuple):
       needs: names of what is measured beside the currents and the speed.
       coupled: (motor, errors) -> A, what the errors of all currents are together for the flux of
         each circuit, over its own inductance.
+      integrates: whether `induced` has also what falls at the resistances.
     """
 
     currents: tuple[str, ...]
@@ -32,11 +33,12 @@ class Equations(NamedTuple):
     induced: Callable[[Any, Values], Scalars]
     needs: tuple[str, ...] = ()
     coupled: Callable[[Any, Scalars], Scalars] = lambda motor, errors: errors
+    integrates: bool = False
 
 
 def equations(motor: Any) -> Equations:
-    """Those of a motor, of its class."""
-    return EQUATIONS[type(motor)]
+    """Those of a motor, of its class or of the one that it extends."""
+    return next(EQUATIONS[each] for each in type(motor).__mro__ if each in EQUATIONS)
 
 
 def _synchronous(motor: Any, measured: Values, flux: Any) -> Scalars:
@@ -44,6 +46,16 @@ def _synchronous(motor: Any, measured: Values, flux: Any) -> Scalars:
     return (
         -speed * motor.l_q * measured["i_sq"],
         speed * (motor.l_d * measured["i_sd"] + flux),
+    )
+
+
+def _with_resistances(motor: Any, measured: Values) -> Scalars:
+    """GEM's EESM has an unstable pole, which no zero of a controller may cancel."""
+    u_d, u_q = _synchronous(motor, measured, motor.l_m * measured["i_e"])
+    return (
+        u_d + motor.r_s * measured["i_sd"],
+        u_q + motor.r_s * measured["i_sq"],
+        motor.r_e * measured["i_e"],
     )
 
 
@@ -111,11 +123,9 @@ EQUATIONS = {
     motors.EESM: Equations(
         ("i_sd", "i_sq", "i_e"),
         lambda motor: (*_stator(motor), (motor.r_e, motor.l_e)),
-        lambda motor, measured: (
-            *_synchronous(motor, measured, motor.l_m * measured["i_e"]),
-            0.0,
-        ),
+        _with_resistances,
         coupled=_eesm_coupled,
+        integrates=True,
     ),
     motors.SCIM: Equations(
         ("i_sd", "i_sq"),

@@ -49,7 +49,10 @@ class DutyCycles:
 class Bridge:
     """A bridge of three legs, and duty cycles of what is excited separately.
 
-    The amplitude of the phases is cut at half of the supply, where no leg clips.
+    The amplitude of the phases is cut at half of the supply, where no leg clips: the voltage of the
+    direct axis comes first, that of the other axis gets what is left. Where an excitation is
+    coupled to it, all voltages are shortened together before: one that is cut alone would turn the
+    direction in which the currents change, and in GEM's EESM the sign of it.
 
     Voltages of an interval are held in (d, q) for synchronous motors, so that no half step has to
     be looked ahead; `DqActions` does look ahead, which is taken back. For an induction motor they
@@ -78,8 +81,12 @@ class Bridge:
 
     def __call__(self, voltages: Scalars, measured: Values) -> tuple[Array, Scalars]:
         """Action in (d, q) or of the three legs, and the voltages that it gives."""
-        half = 0.5 * _supply(measured)
-        stator = within_circle(tuple(voltage / half for voltage in voltages[:2]), 1.0)
+        supply = _supply(measured)
+        half = 0.5 * supply
+        d, q, *rest = (voltage / half for voltage in voltages)
+        if rest:
+            d, q, *rest = _one_direction(d, q, rest)
+        stator = _direct_first(d, q)
         applied = tuple(share * half for share in stator)
         held_in_dq = self.angle == "epsilon"
         step = self.tau * self.p * measured["omega"]
@@ -91,8 +98,8 @@ class Bridge:
             action = transforms.dq_to_abc(stator, measured[self.angle] + steps * step)
         if not self.low:
             return jnp.stack(action), applied
-        duties, rest = DutyCycles(self.low)(voltages[2:], measured)
-        return jnp.concatenate([jnp.stack(action), duties]), (*applied, *rest)
+        duties, given = DutyCycles(self.low)(tuple(share * half for share in rest), measured)
+        return jnp.concatenate([jnp.stack(action), duties]), (*applied, *given)
 
 
 def modulator(params: Any) -> DutyCycles | Bridge:
@@ -132,6 +139,20 @@ def within_circle(vector: Scalars, radius: Any) -> Scalars:
     # Differentiated also where it is not taken: no root of 0.
     scale = jnp.where(long, radius * jax.lax.rsqrt(jnp.where(long, square, 1.0)), 1.0)
     return x * scale, y * scale
+
+
+def _direct_first(d: Array, q: Array) -> Scalars:
+    d = jnp.clip(d, -1.0, 1.0)
+    room = jnp.sqrt(jnp.maximum(1.0 - d * d, 1e-12))
+    return d, jnp.clip(q, -room, room)
+
+
+def _one_direction(d: Array, q: Array, rest: list[Array]) -> Scalars:
+    """All divided by how much the longest is too long; one of the rest may have a length of 2."""
+    excess = jnp.maximum(1.0, jnp.sqrt(jnp.maximum(d * d + q * q, 1.0)))
+    for voltage in rest:
+        excess = jnp.maximum(excess, 0.5 * jnp.abs(voltage))
+    return tuple(voltage / excess for voltage in (d, q, *rest))
 
 
 def _supply(measured: Values) -> Array:

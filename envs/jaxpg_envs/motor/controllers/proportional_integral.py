@@ -10,8 +10,9 @@ from flax import struct
 
 from jaxpg_envs.motor import motors
 from jaxpg_envs.motor.controllers.drives import refuse_drive
-from jaxpg_envs.motor.controllers.equations import equations
+from jaxpg_envs.motor.controllers.equations import Equations, equations
 from jaxpg_envs.motor.controllers.modulators import dead_time, modulator
+from jaxpg_envs.motor.controllers.reachable import largest_currents, reachable
 
 Array = jax.Array
 Values = dict[str, Any]
@@ -22,23 +23,27 @@ _THREE_PHASE = (motors.PMSM, motors.SynRM, motors.EESM, motors.SCIM)
 
 @struct.dataclass
 class PI:
-    """One loop: `kp error + integral`, whose integral follows what could be applied.
+    """One loop: `kp error + integral`, whose integral does not wind up.
 
     Attributes:
       kp: gain of the error.
       ki: gain of its integral, 1/s more.
       tracking: 1/s, how fast the integral gives back what was wanted and not applied.
+      clamped: whether the integral stands still where more is wanted than can be applied, static.
     """
 
     kp: Any
     ki: Any
-    tracking: Any
+    tracking: Any = 0.0
+    clamped: bool = struct.field(pytree_node=False, default=False)
 
     @classmethod
     def conditioned(cls, kp: Any, ki: Any, tau: Any) -> PI:
         """With the tracking at which the integral sees the error that could be applied.
 
-        It is `ki / kp`, or a step where that is less.
+        It is `ki / kp`, or once a step where that is less. This is for a zero that cancels a pole:
+        the answer from saturation on is that of a loop of first order. Where the loop is around an
+        integrator it would overshoot, and the integral has to be clamped.
 
         Source: Hanus, Kinnaert and Henrotte 1987, the conditioning technique.
         """
@@ -55,7 +60,13 @@ class PI:
 
     def settle(self, integral: Array, error: Array, excess: Array, tau: Array) -> Array:
         """The next integral; `excess` is what was wanted beyond what is applied."""
-        return integral + tau * (self.ki * error - self.tracking * excess)
+        change = self.ki * error
+        if self.clamped:
+            # Less than this of it is rounding.
+            least = 1e-4 * (jnp.abs(self.kp * error) + jnp.abs(integral))
+            winds_up = (jnp.abs(excess) > least) & (excess * error > 0)
+            change = jnp.where(winds_up, 0.0, change)
+        return integral + tau * (change - self.tracking * excess)
 
 
 @struct.dataclass
@@ -67,6 +78,7 @@ class CurrentPI:
     Attributes:
       motor: what is believed of it.
       loops: tuple of `PI`, V for A.
+      largest: A, what is followed at most, by name, see `reachable`.
       modulator: see `modulators`.
       tau: s.
       feed_forward: share of the induced voltages (back-EMF, the terms that couple d and q) that is
@@ -75,6 +87,7 @@ class CurrentPI:
 
     motor: Any
     loops: tuple[PI, ...]
+    largest: Values
     modulator: Any
     tau: Any
     feed_forward: Any = 1.0
@@ -96,10 +109,10 @@ class CurrentPI:
     def act(self, state: tuple, measured: Values, wanted: Values) -> tuple[tuple, Array]:
         """`(state, action)` of one step."""
         known, loops = equations(self.motor), self.loops
+        wanted = reachable(wanted, self.largest)
         errors = tuple(wanted[name] - measured[name] for name in known.currents)
         together = known.coupled(self.motor, errors)
         induced = known.induced(self.motor, measured)
-        # An integral is of one loop's own error: resistances do not couple.
         voltages = tuple(
             loop.output(integral, error) + self.feed_forward * extra
             for loop, integral, error, extra in zip(loops, state, together, induced, strict=True)
@@ -108,7 +121,7 @@ class CurrentPI:
         state = tuple(
             loop.settle(integral, error, voltage - given, self.tau)
             for loop, integral, error, voltage, given in zip(
-                loops, state, errors, voltages, applied, strict=True
+                loops, state, together, voltages, applied, strict=True
             )
         )
         return state, action
@@ -121,8 +134,9 @@ def current_pi(
 
     The gains follow the magnitude optimum in discrete time: a loop's zero cancels the pole
     `exp(-R tau / L)` of its circuit, and `ki = R / (2 delay)`; `kp` is `L / (2 delay)` where tau is
-    small. A circuit that really has this delay answers a step like the second-order system
-    `1 / (1 + 2 delay s + 2 delay^2 s^2)`, with an overshoot of about 4 %.
+    small. With a dead time of one step the loop then has the poles of `z^2 - z + 1/3`, and it
+    overshoots a step by 4 %, like the second-order system `1 / (1 + 2 delay s + 2 delay^2 s^2)`
+    that the rule aims at; without a dead time it is of first order, with its pole at 2/3.
 
     Args:
       params: of the environment.
@@ -156,8 +170,9 @@ def field_oriented(
 
     Works on environments with `DqActions`, where the action is in (d, q), and without, where it is
     the duty cycles of the three legs. A SCIM needs a `FluxObserver`: its field is the rotor's flux.
-    The gains follow the rule of `current_pi`; those of an EESM, whose direct axis and excitation
-    are coupled, in all currents together.
+    The gains follow the rule of `current_pi`. An EESM's direct axis and excitation are coupled, and
+    its resistances are compensated: its loops see integrators, and `ki = kp / (8 delay)` gives them
+    two equal poles.
 
     Args:
       params: of the environment.
@@ -184,27 +199,41 @@ def small_delay(params: Any) -> Any:
 def _loops(params: Any, kp: Any, ki: Any, delay: Any, feed_forward: Any) -> CurrentPI:
     tau = params.tau
     delay = small_delay(params) if delay is None else delay
-    circuits = equations(params.motor).circuits(params.motor)
+    known = equations(params.motor)
+    circuits = known.circuits(params.motor)
+    rule = _integrating if known.integrates else _cancelling
+    rules = tuple(rule(r, l, tau, delay) for r, l in circuits)
     return CurrentPI(
         motor=params.motor,
         loops=tuple(
-            PI.conditioned(
-                _held_inductance(r, l, tau) / (2.0 * delay) if own_kp is None else own_kp,
-                r / (2.0 * delay) if own_ki is None else own_ki,
-                tau,
-            )
-            for (r, l), own_kp, own_ki in zip(
-                circuits, _each(kp, circuits), _each(ki, circuits), strict=True
-            )
+            _loop(known, by_rule[0] if p is None else p, by_rule[1] if i is None else i, tau)
+            for by_rule, p, i in zip(rules, _each(kp, rules), _each(ki, rules), strict=True)
         ),
+        largest=largest_currents(params),
         modulator=modulator(params),
         tau=tau,
         feed_forward=feed_forward,
     )
 
 
-def _each(gain: Any, circuits: tuple) -> tuple:
-    return tuple(gain) if isinstance(gain, tuple | list) else (gain,) * len(circuits)
+def _loop(known: Equations, kp: Any, ki: Any, tau: Any) -> PI:
+    return PI(kp, ki, clamped=True) if known.integrates else PI.conditioned(kp, ki, tau)
+
+
+def _each(gain: Any, loops: tuple) -> tuple:
+    return tuple(gain) if isinstance(gain, tuple | list) else (gain,) * len(loops)
+
+
+def _cancelling(r: Any, l: Any, tau: Any, delay: Any) -> tuple[Any, Any]:
+    """`(kp, ki)` whose zero is the circuit's pole."""
+    return _held_inductance(r, l, tau) / (2.0 * delay), r / (2.0 * delay)
+
+
+def _integrating(r: Any, l: Any, tau: Any, delay: Any) -> tuple[Any, Any]:
+    """`(kp, ki)` of a circuit without resistance."""
+    del r, tau
+    kp = l / (2.0 * delay)
+    return kp, kp / (8.0 * delay)
 
 
 def _held_inductance(r: Any, l: Any, tau: Any) -> Any:

@@ -6,6 +6,7 @@ A torque map has `currents(torque, measured) -> dict` and `range(measured) -> (l
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -14,8 +15,9 @@ from flax import struct
 
 from jaxpg_envs.motor import motors
 from jaxpg_envs.motor.controllers.bang_bang import bang_bang
+from jaxpg_envs.motor.controllers.deadbeat import deadbeat
 from jaxpg_envs.motor.controllers.drives import refuse_drive
-from jaxpg_envs.motor.controllers.equations import EQUATIONS
+from jaxpg_envs.motor.controllers.equations import EQUATIONS, equations
 from jaxpg_envs.motor.controllers.modulators import within_circle
 from jaxpg_envs.motor.controllers.proportional_integral import (
     current_pi,
@@ -117,31 +119,47 @@ class ExcitedField:
 class BestCurrents:
     """The torque of a synchronous motor with the least stator current (MTPA).
 
-    It does not weaken the field: at speeds whose induced voltage the supply does not exceed, the
-    currents are not reached.
+    At high speeds the currents are shortened so that the supply can drive them against the voltage
+    that they induce. Magnets are not weakened: beyond the speed at which they alone take that
+    voltage there is no torque.
 
     Attributes:
       motor: what is believed of it, a PMSM, SynRM or EESM.
       max_current: A, of the stator's space vector.
-      excitation: A, what the excitation of an EESM is held at.
+      excitation: A, what the excitation of an EESM is held at, or less at high speeds.
+      share: of half the supply's voltage, for what is induced; an excitation takes up to 0.6 of it.
     """
 
     motor: Any
     max_current: Any
     excitation: Any = 0.0
+    share: Any = 0.9
 
     @property
     def needs(self) -> tuple[str, ...]:
         """The excitation of an EESM."""
-        return ("i_e",) if isinstance(self.motor, motors.EESM) else ()
+        more = ("i_e",) if isinstance(self.motor, motors.EESM) else ()
+        return ("omega", "u_sup", *more)
 
     def _flux(self, measured: Values) -> Any:
         if isinstance(self.motor, motors.EESM):
             return self.motor.l_m * measured["i_e"]
         return getattr(self.motor, "psi_p", 0.0)
 
+    def _largest_flux(self, measured: Values) -> Array:
+        """Wb, what the supply can be induced against."""
+        voltage = self.share * 0.5 * jnp.abs(measured["u_sup"])
+        return voltage / jnp.maximum(jnp.abs(self.motor.p * measured["omega"]), 1e-3)
+
     def range(self, measured: Values) -> tuple[Array, Array]:
-        """Of the largest current."""
+        """Of the largest current, or of what the voltage leaves of it."""
+        largest = self._largest_torque(measured)
+        ends = (self.currents(torque, measured) for torque in (-largest, largest))
+        rest = (measured["i_e"],) if isinstance(self.motor, motors.EESM) else ()
+        low, high = (self.motor.torque((at["i_sd"], at["i_sq"], *rest)) for at in ends)
+        return low, high
+
+    def _largest_torque(self, measured: Values) -> Array:
         motor, half = self.motor, 0.5 * jnp.abs(self._flux(measured))
         saliency = jnp.abs(motor.l_d - motor.l_q)
         # i_d^2 + i_q^2 = i^2 on the curve of the least current, without a division by saliency.
@@ -149,8 +167,7 @@ class BestCurrents:
         root = jnp.sqrt(square + 2.0 * (saliency * i) ** 2 + _TINY)
         i_d = saliency * i**2 / (half + root)
         i_q = jnp.sqrt(i**2 - i_d**2)
-        largest = 1.5 * motor.p * (2.0 * half + saliency * i_d) * i_q
-        return -largest, largest
+        return 1.5 * motor.p * (2.0 * half + saliency * i_d) * i_q
 
     def currents(self, torque: Array, measured: Values) -> Values:
         """`i_sd` and `i_sq`, and the `i_e` of an EESM.
@@ -171,7 +188,23 @@ class BestCurrents:
         root = jnp.sqrt(half**2 + (saliency * i_q) ** 2 + _TINY)
         i_d = sign * saliency * i_q**2 / (half + root)
         i_d, i_q = within_circle((i_d, jnp.sign(wanted) * i_q), self.max_current)
-        return {"i_sd": i_d, "i_sq": i_q, "i_e": self.excitation}
+        most = self._largest_flux(measured)
+        shorter = _shortening((motor.l_d * i_d, motor.l_q * i_q), flux, most)
+        currents = {"i_sd": shorter * i_d, "i_sq": shorter * i_q}
+        if isinstance(motor, motors.EESM):
+            currents["i_e"] = jnp.minimum(self.excitation, 0.6 * most / motor.l_m)
+        return currents
+
+
+def _shortening(vector: tuple[Array, Array], offset: Any, radius: Array) -> Array:
+    """The largest s in [0, 1] with `(s x + offset, s y)` within a radius."""
+    x, y = vector
+    square, slope = x * x + y * y + _TINY, x * offset
+    room = jnp.maximum(radius**2 - offset**2, 0.0)
+    # The positive root in the form without a difference, whatever the sign of the slope.
+    root = jnp.sqrt(slope**2 + square * room + _TINY**2)
+    largest = jnp.where(slope > 0, room / jnp.maximum(root + slope, _TINY), (root - slope) / square)
+    return jnp.minimum(1.0, largest)
 
 
 @struct.dataclass
@@ -256,8 +289,10 @@ def torque_control(
     Args:
       params: of the environment.
       current: a controller of the currents; None: `bang_bang` for finite converters, else
-        `current_pi` or `field_oriented`.
-      max_current: A, of the armature or of the stator's space vector; None: 0.9 of the limit.
+        `current_pi`, `field_oriented`, or `deadbeat` for an EESM, whose coupled currents overshoot
+        with loops of their own.
+      max_current: A, of the armature or of the stator's space vector; None: 0.9 of the limit, less
+        what a finite converter changes in a step before it sees that it has to turn.
       excitation: A, what the excitation of an ExtExDc or EESM is held at, and the magnetising
         current of a SCIM; None: the nominal one of an ExtExDc, 0.8 of the nominal one of an EESM,
         1 / sqrt(2) of the nominal current of a SCIM.
@@ -276,15 +311,35 @@ def torque_control(
 def _current_controller(params: Any) -> Any:
     if params.converter.FINITE:
         return bang_bang(params)
+    if isinstance(params.motor, motors.EESM):
+        return deadbeat(params)
     direct = (motors.PermExDc, motors.SeriesDc, motors.ShuntDc, motors.ExtExDc)
     return (current_pi if isinstance(params.motor, direct) else field_oriented)(params)
+
+
+def _ripple(params: Any) -> Any:
+    """A, of twice the supply's voltage: that and as much of an induced one."""
+    known = equations(params.motor)
+    least = functools.reduce(
+        jnp.minimum,
+        [
+            inductance
+            for name, (_, inductance) in zip(
+                known.currents, known.circuits(params.motor), strict=True
+            )
+            if name != "i_e"
+        ],
+    )
+    return 2.0 * params.nominal["u_sup"] * params.tau / least
 
 
 def _torque_map(params: Any, max_current: Any, excitation: Any) -> Any:
     motor, limits, nominal = params.motor, params.limits, params.nominal
     name = {motors.PermExDc: "i", motors.SeriesDc: "i", motors.ShuntDc: "i_a"}
     name |= {motors.ExtExDc: "i_a"}
-    largest = 0.9 * limits[name.get(type(motor), "i_sq")] if max_current is None else max_current
+    limit = limits[name.get(type(motor), "i_sq")]
+    ripple = _ripple(params) if params.converter.FINITE else 0.0
+    largest = 0.9 * (limit - ripple) if max_current is None else max_current
     if isinstance(motor, motors.PermExDc):
         return PermanentField(motor, largest)
     if isinstance(motor, motors.SeriesDc):
