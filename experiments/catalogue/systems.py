@@ -282,6 +282,12 @@ FAMILIES = {
             "1910.09434",
             "Electric-motor environments (gym-electric-motor, GEM) — supply, converter, motor, "
             "load as one ODE with a reference-tracking reward",
+            (
+                "jaxpg_envs.motor",
+                "jaxpg.algorithms.off_policy",
+                "jaxpg.algorithms.td3",
+                "jaxpg.algorithms.ddpg",
+            ),
         ),
     ),
     "quality diversity": (
