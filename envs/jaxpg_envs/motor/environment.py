@@ -12,15 +12,11 @@ from gymnax.environments import environment, spaces
 from jaxpg_envs.motor import checks, constraints, drive, solvers
 from jaxpg_envs.motor.drive import PlantState, Values
 from jaxpg_envs.motor.initial_states import InitialStates
-from jaxpg_envs.motor.processors import Processor
 from jaxpg_envs.motor.supplies import Ideal
 
 Array = jax.Array
 
 NO_TIME_LIMIT = 2**31 - 1
-
-INITIAL, SUPPLY = 2**31 - 1, 2**31 - 2
-"""What a reset's key is folded with for first states and for the supply; no processor has them."""
 
 
 @struct.dataclass(kw_only=True)
@@ -175,20 +171,20 @@ class ElectricDrive(environment.Environment[DriveState, DriveParams]):
 
     def reset_env(self, key: Array, params: DriveParams) -> tuple[tuple[Array, Array], DriveState]:
         """First state, and the first reference."""
-        # Folded, not split: what a drive does not draw costs nothing. The plain key is for the
-        # reference, which every drive has.
-        load, motor = params.initial.draw(jax.random.fold_in(key, INITIAL), params)
-        supply = params.supply.initial(jax.random.fold_in(key, SUPPLY))
+        key_initial, key_supply, key_reference, *own = jax.random.split(
+            key, 3 + len(params.processors)
+        )
+        load, motor = params.initial.draw(key_initial, params)
+        supply = params.supply.initial(key_supply)
         plant, measured = drive.at_rest(params, load, motor, supply)
         values = _normalised(params, measured)
         limits, space, states = params.limits, params.converter.action_space(), []
-        for index, processor in enumerate(params.processors):
-            own = jax.random.fold_in(key, index)
-            state, values = processor.initial(own, params, space, limits, values)
+        for key_own, processor in zip(own, params.processors, strict=True):
+            state, values = processor.initial(key_own, params, space, limits, values)
             space = processor.action_space(space, params.motor)
             limits = processor.limits(params, limits)
             states.append(state)
-        reference, shown = params.reference.initial(key, margins(params), params.tau)
+        reference, shown = params.reference.initial(key_reference, margins(params), params.tau)
         observation = self._observation(values, shown)
         state = DriveState(
             time=jnp.zeros((), jnp.int32),
@@ -212,6 +208,10 @@ class ElectricDrive(environment.Environment[DriveState, DriveParams]):
             )
         processors = params.processors
         memory = list(state.processors)
+        own = [None] * len(processors)
+        if any(processor.random for processor in processors):
+            # Where the reference alone draws, the key is its own: a split costs a tenth of a step.
+            key, *own = jax.random.split(key, 1 + len(processors))
         for index in reversed(range(len(processors))):
             delay = sum(inner.dead_time for inner in processors[:index])
             memory[index], action = processors[index].act(params, memory[index], action, delay)
@@ -219,8 +219,9 @@ class ElectricDrive(environment.Environment[DriveState, DriveParams]):
         plant, measured = drive.advance(params, self.solve, state.plant, action, time, params.tau)
         values, limits = _normalised(params, measured), params.limits
         for index, processor in enumerate(processors):
-            own = jax.random.fold_in(key, index)
-            memory[index], values = processor.measure(own, params, limits, memory[index], values)
+            memory[index], values = processor.measure(
+                own[index], params, limits, memory[index], values
+            )
             limits = processor.limits(params, limits)
         violation = constraints.violation(params.constraints, values, params.merge)
         low, high = bounds(params)
@@ -349,14 +350,3 @@ def _stack(values: Any) -> Array:
     if not values:
         return jnp.zeros((0,))
     return jnp.stack([jnp.asarray(value, float) for value in values])
-
-
-__all__ = [
-    "DriveParams",
-    "DriveState",
-    "ElectricDrive",
-    "Processor",
-    "bounds",
-    "margins",
-    "measured_names",
-]

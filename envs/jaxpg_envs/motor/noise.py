@@ -86,6 +86,9 @@ class StateNoise(Processor):
     states: tuple[str, ...] = struct.field(pytree_node=False)
     distribution: Any = struct.field(default_factory=Normal)
 
+    random = True
+    """Whether `measure` reads its key."""
+
     def __call__(self, key: Array, values: Values) -> Values:
         """Measurements with noise.
 

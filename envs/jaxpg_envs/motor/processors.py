@@ -30,6 +30,9 @@ class Processor:
     dead_time = 0
     """Steps by which it delays actions, static."""
 
+    random = False
+    """Whether `measure` reads its key, static; it gets None where no processor does."""
+
     def names(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Names of the measurements outside of it, from those inside."""
         return names

@@ -48,7 +48,7 @@ def test_a_perfect_track_pays_0_and_a_violation_exactly_minus_10():
 
 def test_the_reward_compares_with_the_reference_that_was_shown_before():
     env, params = jaxpg_envs.make("Cont-CC-PermExDc-v0", load=motor.loads.ConstantSpeed(0.0))
-    observation, state = env.reset(jax.random.key(0), params)
+    observation, state = env.reset(jax.random.key(1), params)
     for index in range(3):
         shown = observation[1][0]
         observation, state, reward, *_ = env.step(
@@ -155,6 +155,21 @@ def test_noise_is_seen_and_judged_but_not_felt():
         np.testing.assert_allclose(reward, -abs(read[0][2]) / 2.0, rtol=1e-5)
         np.testing.assert_allclose(other.plant.motor[0], state.plant.motor[0], rtol=1e-6)
     assert 0.02 < np.std(errors) < 0.1
+
+
+def test_no_key_is_used_twice():
+    env, params = jaxpg_envs.make(
+        "Cont-CC-PermExDc-v0",
+        processors=(motor.noise.StateNoise(("i",)), motor.noise.StateNoise(("u",))),
+        supply=motor.supplies.ACOnePhase(),
+        initial=motor.initial_states.Uniform(),
+    )
+    plain, plain_params = jaxpg_envs.make("Cont-CC-PMSM-v0")
+    with jax.debug_key_reuse(True):
+        for each, its in ((env, params), (plain, plain_params)):
+            _, state = jax.jit(each.reset_env)(jax.random.key(0), its)
+            action = jnp.zeros(each.action_space(its).shape)
+            jax.jit(each.step_env)(jax.random.key(1), state, action, its)
 
 
 def test_no_quantity_is_clipped():
