@@ -18,6 +18,9 @@ Array = jax.Array
 
 NO_TIME_LIMIT = 2**31 - 1
 
+ROUNDING = 1e-6
+"""Of references, in normalised units."""
+
 
 @struct.dataclass(kw_only=True)
 class DriveParams(environment.EnvParams):
@@ -269,6 +272,8 @@ class ElectricDrive(environment.Environment[DriveState, DriveParams]):
         params = self._default_params if params is None else params
         ranges = params.reference.ranges(margins(params))
         low, high = (_stack([pair[end] for pair in ranges]) for end in (0, 1))
+        # Outwards, as what is compiled may round the same product otherwise.
+        low, high = low - ROUNDING, high + ROUNDING
         return spaces.Tuple(
             [
                 spaces.Box(-jnp.inf, jnp.inf, (len(self.state_names),)),
