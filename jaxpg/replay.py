@@ -25,6 +25,7 @@ class Transition(NamedTuple):
       reward: float.
       terminated: bool, nothing follows. A truncated step is one like any other.
       next_observation: pytree, after the action and before any reset.
+      weight: float, of the critics' squared errors; None weighs all alike.
     """
 
     observation: PyTree
@@ -32,6 +33,7 @@ class Transition(NamedTuple):
     reward: Array
     terminated: Array
     next_observation: PyTree
+    weight: Array | None = None
 
 
 @struct.dataclass
@@ -75,12 +77,13 @@ def init(example: PyTree, capacity: int) -> Buffer:
     return Buffer(items, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
 
-def add(buffer: Buffer, batch: PyTree) -> Buffer:
+def add(buffer: Buffer, batch: PyTree, real: Array | None = None) -> Buffer:
     """Writes items over the oldest ones.
 
     Args:
       buffer: donate it, and it is changed in place.
       batch: items in the order of their age, pytree of `[N, ...]`, N at most the capacity.
+      real: `[N]` bool, items that are written, without gaps between them; None writes all.
 
     Returns:
       The buffer.
@@ -92,6 +95,9 @@ def add(buffer: Buffer, batch: PyTree) -> Buffer:
     >>> buffer = add(buffer, jnp.arange(3, 6))
     >>> sorted(buffer.items.tolist()), buffer.size.item()
     ([2, 3, 4, 5], 4)
+    >>> buffer = add(buffer, jnp.arange(6, 9), jnp.array([False, True, True]))
+    >>> sorted(buffer.items.tolist()), buffer.position.item()
+    ([4, 5, 7, 8], 0)
     """
     number, capacity = jax.tree.leaves(batch)[0].shape[0], buffer.capacity
     if number > capacity:
@@ -99,18 +105,22 @@ def add(buffer: Buffer, batch: PyTree) -> Buffer:
             f"batch has {number} items, but the buffer holds {capacity}: it needs a capacity of at "
             f"least {number}"
         )
-    slots = (buffer.position + jnp.arange(number, dtype=jnp.int32)) % capacity
+    places = jnp.arange(number, dtype=jnp.int32)
+    slots, written, mode = (buffer.position + places) % capacity, number, "promise_in_bounds"
+    if real is not None:
+        # What is left out gets a slot of its own behind the last one, where nothing is written.
+        before = jnp.cumsum(real, dtype=jnp.int32)
+        slots = jnp.where(real, (buffer.position + before - 1) % capacity, capacity + places)
+        written, mode = before[-1], "drop"
     items = jax.tree.map(
-        lambda old, new: old.at[slots].set(
-            new.astype(old.dtype), mode="promise_in_bounds", unique_indices=True
-        ),
+        lambda old, new: old.at[slots].set(new.astype(old.dtype), mode=mode, unique_indices=True),
         buffer.items,
         batch,
     )
     return Buffer(
         items,
-        (buffer.position + number) % capacity,
-        jnp.minimum(buffer.size + number, capacity),
+        (buffer.position + written) % capacity,
+        jnp.minimum(buffer.size + written, capacity),
     )
 
 
@@ -133,3 +143,18 @@ def sample(key: Array, buffer: Buffer, num_items: int) -> PyTree:
         raise ValueError("the buffer is empty, so there is nothing to sample: add items first")
     slots = jax.random.randint(key, (num_items,), 0, jnp.maximum(buffer.size, 1))
     return jax.tree.map(lambda x: x.at[slots].get(mode="promise_in_bounds"), buffer.items)
+
+
+def sample_blocks(keys: Array, buffers: Buffer, num_items: int) -> PyTree:
+    """Draws as many items from each of several buffers.
+
+    Args:
+      keys: `[blocks]`, one of each buffer.
+      buffers: every leaf has a leading axis `[blocks]`.
+      num_items: of each buffer, static.
+
+    Returns:
+      Pytree of `[blocks num_items, ...]`, those of one buffer side by side.
+    """
+    drawn = jax.vmap(sample, in_axes=(0, 0, None))(keys, buffers, num_items)
+    return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), drawn)

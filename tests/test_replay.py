@@ -105,3 +105,18 @@ def test_a_donated_buffer_is_changed_in_place():
     after = add(buffer, numbered(0, 3))
     assert after.items["twice"].unsafe_buffer_pointer() == where
     assert buffer.items["twice"].is_deleted()
+
+
+def test_what_is_not_real_is_left_out_without_gaps():
+    """Contents are those of a deque that got only the real items, also across the last slot."""
+    buffer, model = replay.init(EXAMPLE, 5), collections.deque(maxlen=5)
+    some = jax.jit(replay.add, donate_argnums=0)
+    patterns = [[0, 0, 0, 0], [1, 0, 1, 0], [0, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 1], [1, 0, 0, 1]]
+    for start, real in enumerate(patterns):
+        buffer = some(buffer, numbered(4 * start, 4), jnp.array(real, bool))
+        model.extend(4 * start + i for i in range(4) if real[i])
+        held = buffer.items["number"][: int(buffer.size)]
+        assert sorted(held.tolist()) == sorted(model) and buffer.size == len(model)
+        np.testing.assert_array_equal(
+            buffer.items["twice"], np.repeat(2.0 * buffer.items["number"][:, None], 2, axis=1)
+        )

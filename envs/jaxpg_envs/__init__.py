@@ -16,6 +16,7 @@ __all__ = [
     "check",
     "inventory",
     "list_envs",
+    "locomotion",
     "make",
     "motor",
     "register",
@@ -29,7 +30,7 @@ _LAZY = {
     "to_gymnasium": "jaxpg_envs.gymnasium_bridge",
     "to_gymnasium_vector": "jaxpg_envs.gymnasium_bridge",
 }
-_SUBPACKAGES = ("inventory", "motor", "tokens")
+_SUBPACKAGES = ("inventory", "locomotion", "motor", "tokens")
 
 
 def __getattr__(name: str):

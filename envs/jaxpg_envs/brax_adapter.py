@@ -163,7 +163,7 @@ class BraxEnvironment(environment.Environment[EnvState, EnvParams]):
     def _substep(self, brax_state: Any, action: jax.Array) -> Any:
         # brax writes into the dictionaries of the state it is given: hand it copies.
         copy = jax.tree.map(lambda leaf: leaf, brax_state)
-        with _without_notices():
+        with without_notices():
             return _typed_like(brax_state, self.brax_env.step(copy, action))
 
     def _repeat(self, brax_state: Any, action: jax.Array) -> tuple[Any, jax.Array, Any]:
@@ -219,7 +219,7 @@ def constructor(name: str) -> Callable[..., BraxEnvironment]:
             raise ValueError(refusal("backend", backend, BACKENDS))
         brax_kwargs = {option: kwargs.pop(option) for option in own & kwargs.keys()}
         try:
-            with _without_notices():
+            with without_notices():
                 brax_env = brax_class(backend=backend, **brax_kwargs)
         except ValueError as error:
             raise ValueError(
@@ -236,7 +236,7 @@ def constructor(name: str) -> Callable[..., BraxEnvironment]:
 def _import_brax() -> Any:
     printed = io.StringIO()
     try:
-        with contextlib.redirect_stdout(printed), _without_notices():
+        with contextlib.redirect_stdout(printed), without_notices():
             import brax.envs.wrappers.training
             import brax.fluid
     except ImportError as error:
@@ -278,7 +278,8 @@ _NOTICES = (
 
 
 @contextlib.contextmanager
-def _without_notices() -> Iterator[None]:
+def without_notices() -> Iterator[None]:
+    """A context without the deprecation warnings that brax itself gives."""
     with warnings.catch_warnings():
         for message, category in _NOTICES:
             warnings.filterwarnings("ignore", message, category)
@@ -311,7 +312,7 @@ def _draw_starts(brax_env: Any, num_starts: int) -> Any:
 
 def _reset(brax_env: Any, key: jax.Array) -> Any:
     """A first state with no weak types, which a step would not keep."""
-    with _without_notices():
+    with without_notices():
         arrays = jax.tree.map(jnp.asarray, brax_env.reset(key))
     return _typed_like(arrays, arrays)
 

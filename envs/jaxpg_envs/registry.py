@@ -12,6 +12,7 @@ from gymnax.environments.environment import Environment, EnvParams
 from jaxpg_envs import bandit, brax_adapter, gymnax_repairs, tabular
 from jaxpg_envs.choices import refusal
 from jaxpg_envs.inventory import retail, settings
+from jaxpg_envs.locomotion import tasks
 from jaxpg_envs.motor import ids
 
 # gymnax downloads the images when it builds this one, so it is made on request but never listed.
@@ -30,6 +31,7 @@ _factories: dict[str, Callable[..., Environment]] = {
     "tabular/chain": tabular.chain,
     "tabular/random": tabular.random_instance,
     **ids.factories(),
+    **tasks.factories(),
 }
 
 
@@ -38,8 +40,8 @@ def list_envs() -> list[str]:
 
     Returns:
       Sorted list of names: gymnax's ids, "brax/<name>", "bandit", "inventory/<name>",
-      "tabular/<name>", the drives of `motor.ids.names()`, and everything given to `register` or to
-      `gymnax.register`.
+      "tabular/<name>", the drives of `motor.ids.names()`, the tasks of `locomotion.tasks.names()`,
+      and everything given to `register` or to `gymnax.register`.
       "MNISTBandit-bsuite" is left out: `make` accepts it, but gymnax downloads its data when it is
       built. Does not import brax.
 

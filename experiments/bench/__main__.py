@@ -3,6 +3,7 @@
 import sys
 
 from experiments.bench import (
+    archive,
     audit_speed,
     down_sampling,
     inventory,
@@ -19,6 +20,7 @@ from experiments.bench import (
 from jaxpg.choices import one_of
 
 BENCHES = {
+    "archive": archive.run,
     "ppo_cartpole": ppo_cartpole.run,
     "rollout_brax": rollout_brax.run,
     "audit_speed": audit_speed.run,

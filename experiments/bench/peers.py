@@ -17,6 +17,7 @@ PACKAGES = {
         "gymnasium<1.4",
         "gym-electric-motor==3.0.3",
     ],
+    "qdax": ["qdax==0.5.0"],
     # rejax 0.1.3 needs gymnax below 1, which excludes an environment shared with ours.
     "rejax": ["rejax==0.1.3", "gymnax<1"],
     "stable_baselines3": ["torch==2.13.0", "stable-baselines3==2.9.2", "gymnasium<1.4"],
@@ -35,6 +36,7 @@ PACKAGES = {
 ENVIRONMENTS = {
     "gym_electric_motor": "gym_electric_motor",
     "gym_electric_motor_ppo": "gym_electric_motor",
+    "qdax": "qdax",
     "rejax": "rejax",
     "stable_baselines3": "stable_baselines3",
     "stable_baselines3_td3": "stable_baselines3",

@@ -296,6 +296,12 @@ FAMILIES = {
             "2303.03832",
             "DCG-MAP-Elites — MAP-Elites with a descriptor-conditioned TD3 critic/actor and "
             "distillation of the archive into one policy",
+            (
+                "jaxpg.quality_diversity",
+                "jaxpg.algorithms.map_elites",
+                "jaxpg.algorithms.dcg_map_elites",
+                "jaxpg_envs.locomotion",
+            ),
         ),
     ),
     "meta-learning": (

@@ -2,6 +2,19 @@
 
 from jaxpg.algorithms import learner
 from jaxpg.algorithms.learner import TrainState
+from jaxpg.algorithms.map_elites import Elites, MapElitesState, map_elites
+from jaxpg.algorithms.neuroevolution import (
+    DCG,
+    DCG_LATER,
+    DCRL,
+    DCGConfig,
+    GeneticConfig,
+    PGAConfig,
+    dcg_map_elites,
+    dcrl_map_elites,
+    genetic_map_elites,
+    pga_map_elites,
+)
 from jaxpg.algorithms.off_policy import (
     Agent,
     OffPolicyConfig,
@@ -25,11 +38,19 @@ from jaxpg.algorithms.twin_delayed import (
 from jaxpg.algorithms.warm_start import warm_start
 
 __all__ = [
+    "DCG",
+    "DCG_LATER",
+    "DCRL",
     "DDPG",
     "Agent",
+    "DCGConfig",
+    "Elites",
+    "GeneticConfig",
+    "MapElitesState",
     "OffPolicyConfig",
     "OffPolicyState",
     "OnPolicyConfig",
+    "PGAConfig",
     "PathwiseConfig",
     "PathwiseState",
     "Policy",
@@ -39,13 +60,18 @@ __all__ = [
     "TwinDelayedConfig",
     "TwinDelayedState",
     "acting",
+    "dcg_map_elites",
+    "dcrl_map_elites",
     "ddpg",
     "deterministic_acting",
     "exploring",
+    "genetic_map_elites",
     "learner",
+    "map_elites",
     "off_policy",
     "on_policy",
     "pathwise",
+    "pga_map_elites",
     "plan",
     "rlvr",
     "td3",

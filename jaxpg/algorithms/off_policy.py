@@ -345,8 +345,7 @@ class _Run:
         buffers, statistics = world.rows.buffers, world.shared.get("observation", ())
         keys = rollout.row_keys(key, buffers.size.shape[0])
         each = self.config.batch_size // self.config.num_blocks
-        items = jax.vmap(replay.sample, in_axes=(0, 0, None))(keys, buffers, each)
-        batch = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), items)
+        batch = replay.sample_blocks(keys, buffers, each)
         return batch._replace(
             observation=normalised(statistics, batch.observation),
             next_observation=normalised(statistics, batch.next_observation),

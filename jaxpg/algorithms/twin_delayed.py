@@ -39,6 +39,8 @@ class TwinDelayedConfig:
       tau: share of the parameters that enters the target parameters at a step of the policy.
       num_critics: their least value is the target.
       policy_delay: gradient steps of the critics for one of the policy and of all targets.
+      critics_follow: in each of their gradient steps the critics' targets move, as in many later
+        programs; otherwise they move with the policy's, as in the paper.
       policy_noise: standard deviation of the target policy's noise, in units of half an action's
         range.
       noise_clip: largest size of that noise.
@@ -50,6 +52,7 @@ class TwinDelayedConfig:
     tau: Any = 0.005
     num_critics: int = 2
     policy_delay: int = 2
+    critics_follow: bool = False
     policy_noise: Any = 0.2
     noise_clip: Any = 0.5
     actor_learning_rate: Any = 1e-3
@@ -208,6 +211,13 @@ class _Rule:
     networks: DeterministicNetworks
     config: TwinDelayedConfig
 
+    @property
+    def improved(self) -> tuple[str, ...]:
+        """Fields of the state that change at a step of the policy only."""
+        if not self.config.critics_follow:
+            return IMPROVED
+        return tuple(name for name in IMPROVED if name != "target_critics")
+
     @functools.cached_property
     def critic_optimiser(self) -> optax.GradientTransformation:
         return optax.adam(self.config.critic_learning_rate)
@@ -244,7 +254,11 @@ class _Rule:
 
         def loss(critics: PyTree) -> tuple[Array, Array]:
             values = self.networks.values(critics, batch.observation, batch.action)
-            return jnp.mean(losses.critics(values, target)), jnp.mean(values)
+            errors = losses.critics(values, target)
+            if batch.weight is not None:
+                # What has no weight still counts in the mean.
+                errors = batch.weight * errors
+            return jnp.mean(errors), jnp.mean(values)
 
         (critic_loss, value), gradient = parallel.mean(
             jax.value_and_grad(loss, has_aux=True)(state.critics)
@@ -257,9 +271,11 @@ class _Rule:
             critic_optimiser=optimiser,
             num_steps=state.num_steps + 1,
         )
+        if self.config.critics_follow:
+            state = state.replace(target_critics=self.followed(state.critics, state.target_critics))
         due = state.num_steps % self.config.policy_delay == 0
         # What stays is kept out of the branch, which would copy it.
-        before = {name: getattr(state, name) for name in IMPROVED}
+        before = {name: getattr(state, name) for name in self.improved}
         after = branches.only_where(due, lambda: self.improve(state, batch), before)
         state = state.replace(**after)
         metrics = {"critic_loss": critic_loss, "actor_loss": state.actor_loss, "value": value}
@@ -291,11 +307,15 @@ class _Rule:
             gradient, state.actor_optimiser, state.actor
         )
         actor = optax.apply_updates(state.actor, changes)
-        follow = functools.partial(optax.incremental_update, step_size=self.config.tau)
-        return {
+        improved = {
             "actor": actor,
-            "target_actor": follow(actor, state.target_actor),
-            "target_critics": follow(state.critics, state.target_critics),
+            "target_actor": self.followed(actor, state.target_actor),
+            "target_critics": self.followed(state.critics, state.target_critics),
             "actor_optimiser": optimiser,
             "actor_loss": actor_loss,
         }
+        return {name: improved[name] for name in self.improved}
+
+    def followed(self, params: PyTree, target: PyTree) -> PyTree:
+        """A target after its step towards the parameters."""
+        return optax.incremental_update(params, target, step_size=self.config.tau)

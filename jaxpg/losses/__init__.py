@@ -1,5 +1,5 @@
-"""Losses that are no four-part estimator: divergences, value losses, deterministic policies."""
+"""Losses that are no four-part estimator: divergences, values, deterministic policies."""
 
-from jaxpg.losses import deterministic, divergences, values
+from jaxpg.losses import descriptor_conditioned, deterministic, divergences, values
 
-__all__ = ["deterministic", "divergences", "values"]
+__all__ = ["descriptor_conditioned", "deterministic", "divergences", "values"]

@@ -7,13 +7,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from jaxpg.choices import one_of
-from jaxpg.networks.mlp import ACTIVATIONS, MLP, Dense, uniform_by_fan_in
+from jaxpg.networks.mlp import ACTIVATIONS, MLP, Dense, Initialisers, uniform_by_fan_in
 from jaxpg.networks.observations import encoder
 from jaxpg.types import Array, PyTree
 
@@ -56,7 +57,9 @@ def deterministic(
     action_space: Any,
     *,
     hidden: Sequence[int] = (256, 256),
+    critic_hidden: Sequence[int] | None = None,
     activation: str = "relu",
+    initialisers: Initialisers = uniform_by_fan_in,
     actor_keys: str | Sequence[str] | None = None,
     critic_keys: str | Sequence[str] | None = None,
 ) -> DeterministicNetworks:
@@ -66,7 +69,9 @@ def deterministic(
       observation_space: in gymnax's form.
       action_space: in gymnax's form, a box with finite bounds (`low`, `high`, `shape`).
       hidden: widths of the layers of either.
+      critic_hidden: widths of the critic's layers where they differ.
       activation: one of `networks.mlp.ACTIVATIONS`.
+      initialisers: of all layers, see `networks.mlp.Initialisers`.
       actor_keys: entries of a dict observation that the policy reads; None reads all.
       critic_keys: entries that the critic reads; None reads all.
 
@@ -83,8 +88,8 @@ def deterministic(
     num_actions, to_environment = _box(action_space)
     for_actor = encoder(observation_space, actor_keys)
     for_critic = encoder(observation_space, critic_keys)
-    policy = _Head(hidden, activation, num_actions)
-    value = _Head(hidden, activation, 1)
+    policy = _Head(hidden, activation, num_actions, initialisers)
+    value = _Head(hidden if critic_hidden is None else critic_hidden, activation, 1, initialisers)
     shapes = jax.eval_shape(observation_space.sample, jax.random.key(0))
     # Only its shape is read.
     example = jax.tree.map(lambda x: jnp.zeros((1, *x.shape), x.dtype), shapes)
@@ -108,19 +113,55 @@ def deterministic(
     )
 
 
+def with_fixed_inputs(params: PyTree, values: Array) -> PyTree:
+    """The policy that remains when the last inputs are held at fixed values.
+
+    They become a part of the first layer's bias, and the new policy has the parameters of one that
+    never read them: a policy that was told what to do turns into one that does it.
+
+    Args:
+      params: of an actor that `deterministic` built.
+      values: `[D]` float, what its last D inputs would have been.
+
+    Returns:
+      Parameters of an actor with D inputs fewer.
+
+    Raises:
+      ValueError: the first layer has no more inputs than there are values.
+
+    Source: DCRL-MAP-Elites, Faldor et al. 2024 (arXiv 2401.08632), actor injection.
+    """
+    chex.assert_rank(values, 1)
+    layers = params["params"]
+    torso = dict(layers.get("torso", {}))
+    first = torso["Dense_0"] if torso else layers["head"]
+    kernel, bias = first["kernel"], first["bias"]
+    kept = kernel.shape[0] - values.shape[0]
+    if kept < 1:
+        raise ValueError(
+            f"values has {values.shape[0]} entries, but the first layer has {kernel.shape[0]} "
+            f"inputs, of which at least one has to be left"
+        )
+    first = {"kernel": kernel[:kept], "bias": bias + values @ kernel[kept:]}
+    if not torso:
+        return {"params": {"head": first}}
+    return {"params": layers | {"torso": torso | {"Dense_0": first}}}
+
+
 class _Head(nn.Module):
-    """Hidden layers and a linear one, all drawn as torch draws its linear layers."""
+    """Hidden layers and a linear one, all drawn in the same way."""
 
     hidden: Sequence[int]
     activation: str
     num_outputs: int
+    initialisers: Initialisers
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
         hidden = MLP(
-            self.hidden, ACTIVATIONS[self.activation], initialisers=uniform_by_fan_in, name="torso"
+            self.hidden, ACTIVATIONS[self.activation], initialisers=self.initialisers, name="torso"
         )(inputs)
-        kernel_init, bias_init = uniform_by_fan_in(hidden.shape[-1])
+        kernel_init, bias_init = self.initialisers(hidden.shape[-1])
         return Dense(self.num_outputs, kernel_init, bias_init, name="head")(hidden)
 
 

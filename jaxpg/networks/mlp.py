@@ -100,6 +100,25 @@ def uniform_by_fan_in(num_inputs: int) -> tuple[Initializer, Initializer]:
     return draw, draw
 
 
+def lecun_uniform(num_inputs: int) -> tuple[Initializer, Initializer]:
+    """Uniform kernels whose outputs have the variance of the inputs, and biases of 0.
+
+    Args:
+      num_inputs: of the layer.
+
+    Returns:
+      `(initialiser of the kernel, initialiser of the bias)`.
+
+    Source: LeCun et al. 1998, "Efficient backprop", section 4.6.
+    """
+    bound = (3.0 / num_inputs) ** 0.5
+
+    def draw(key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return draw, nn.initializers.zeros
+
+
 class Dense(nn.Module):
     """A linear layer whose inputs have their features last, or first.
 
