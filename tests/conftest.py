@@ -42,6 +42,20 @@ def _fixed_precision():
     assert not jax.config.jax_enable_x64
 
 
+@pytest.fixture(scope="session")
+def compilations():
+    """A list that grows by one entry with everything that is compiled."""
+    found = []
+
+    def listen(event, duration, **_):
+        del duration
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return found
+
+
 @flax.struct.dataclass
 class CountingState:
     """State of the counting environment."""

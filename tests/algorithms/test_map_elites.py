@@ -135,19 +135,11 @@ def test_a_resumed_run_ends_in_the_same_bits_with_archive_and_buffers(
         np.testing.assert_array_equal(a, b)
 
 
-def test_after_the_first_chunk_nothing_is_compiled(algorithm, undisturbed):
-    compiled = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, duration, **_: (
-            compiled.append(event)
-            if event == "/jax/core/compile/backend_compile_duration"
-            else None
-        )
-    )
+def test_after_the_first_chunk_nothing_is_compiled(algorithm, undisturbed, compilations):
     runner.train(algorithm, key=jax.random.key(5), num_updates=2, chunk_length=8)
-    before = len(compiled)
+    before = len(compilations)
     runner.train(algorithm, key=jax.random.key(6), num_updates=11, chunk_length=8)
-    assert len(compiled) == before
+    assert len(compilations) == before
 
 
 def test_no_key_is_used_twice(algorithm):

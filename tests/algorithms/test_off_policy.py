@@ -379,19 +379,11 @@ def test_a_resumed_run_ends_in_the_same_bits_with_its_buffer(agent, undisturbed,
     assert_same(resumed.state, undisturbed.state)
 
 
-def test_after_the_first_chunk_nothing_is_compiled(agent, undisturbed):
-    compiled = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, duration, **_: (
-            compiled.append(event)
-            if event == "/jax/core/compile/backend_compile_duration"
-            else None
-        )
-    )
+def test_after_the_first_chunk_nothing_is_compiled(agent, undisturbed, compilations):
     runner.train(agent, key=jax.random.key(5), num_updates=7, chunk_length=10)
-    before = len(compiled)
+    before = len(compilations)
     runner.train(agent, key=jax.random.key(6), num_updates=13, chunk_length=10)
-    assert len(compiled) == before
+    assert len(compilations) == before
 
 
 def test_evaluation_changes_nothing_and_is_without_noise(agent, undisturbed):

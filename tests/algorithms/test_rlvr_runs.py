@@ -132,36 +132,29 @@ def remembering(tiny_policy):
 
 
 @pytest.fixture(scope="module")
-def straight(remembering):
+def straight(remembering, compilations):
     """An agent, the compilations up to each chunk, and six updates without a pause."""
-    agent, compiled, counts = remembering(), [], []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, duration, **_: (
-            compiled.append(event)
-            if event == "/jax/core/compile/backend_compile_duration"
-            else None
-        )
-    )
+    agent, counts = remembering(), []
     result = runner.train(
         agent,
         key=KEY,
         num_updates=6,
         chunk_length=2,
-        callback=lambda update, metrics: counts.append(len(compiled)),
+        callback=lambda update, metrics: counts.append(len(compilations)),
     )
-    return agent, counts, compiled, result
+    return agent, counts, result
 
 
-def test_after_the_first_chunk_nothing_is_compiled(straight):
-    agent, counts, compiled, _ = straight
+def test_after_the_first_chunk_nothing_is_compiled(straight, compilations):
+    agent, counts, _ = straight
     assert len(counts) == 3 and counts[0] > 0 and counts[-1] == counts[0]
-    before = len(compiled)
+    before = len(compilations)
     runner.train(agent, key=jax.random.key(3), num_updates=3, chunk_length=2)
-    assert len(compiled) == before
+    assert len(compilations) == before
 
 
 def test_a_run_that_stopped_and_resumed_is_the_same_run(straight, tmp_path):
-    agent, _, _, result = straight
+    agent, _, result = straight
     run = {"key": KEY, "chunk_length": 2, "out": tmp_path}
     half = runner.train(agent, num_updates=3, **run)
     assert half.state.world.position == 3 * 8
@@ -173,7 +166,7 @@ def test_a_run_that_stopped_and_resumed_is_the_same_run(straight, tmp_path):
 
 
 def test_evaluation_changes_no_bit(straight):
-    agent, _, _, result = straight
+    agent, _, result = straight
     run = {"key": KEY, "num_updates": 6, "chunk_length": 2, "evaluate_every": 2}
     evaluated = runner.train(agent, **run)
     assert_same(evaluated.state, result.state)

@@ -272,7 +272,7 @@ def test_it_overrides_four_functions_and_no_more(plain_seams):
 
 
 @pytest.fixture(scope="module")
-def run():
+def run(compilations):
     """An agent whose batches have prompts several times, over devices too; and its run."""
     agent = rlvr(
         TASK,
@@ -285,15 +285,8 @@ def run():
         optimiser=optax.sgd(0.2),
     )
     settings = {"key": KEY, "chunk_length": 1}
-    compiled, counts = [], []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, duration, **_: (
-            compiled.append(event)
-            if event == "/jax/core/compile/backend_compile_duration"
-            else None
-        )
-    )
-    callback = lambda update, metrics: counts.append(len(compiled))
+    counts = []
+    callback = lambda update, metrics: counts.append(len(compilations))
     return (
         agent,
         settings,
