@@ -313,6 +313,26 @@ def episode_metrics(finished: Finished) -> Metrics:
     }
 
 
+def evaluation_metrics(returns: Array, lengths: Array, complete: Array) -> Metrics:
+    """What an agent says of an evaluation.
+
+    Args:
+      returns: of `evaluate`.
+      lengths: likewise.
+      complete: likewise.
+
+    Returns:
+      `eval_return`, `eval_return_std`, `eval_length` and `eval_complete`, the share of episodes
+      that came to their end.
+    """
+    return {
+        "eval_return": jnp.mean(returns),
+        "eval_return_std": jnp.std(returns),
+        "eval_length": jnp.mean(lengths.astype(jnp.float32)),
+        "eval_complete": jnp.mean(complete.astype(jnp.float32)),
+    }
+
+
 def evaluate(
     env: Environment,
     env_params: PyTree,

@@ -1,5 +1,6 @@
 """Builders of `Algorithm`."""
 
+from jaxpg.agent import Agent
 from jaxpg.algorithms import learner
 from jaxpg.algorithms.learner import TrainState
 from jaxpg.algorithms.map_elites import Elites, MapElitesState, map_elites
@@ -16,7 +17,6 @@ from jaxpg.algorithms.neuroevolution import (
     pga_map_elites,
 )
 from jaxpg.algorithms.off_policy import (
-    Agent,
     OffPolicyConfig,
     OffPolicyState,
     deterministic_acting,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +12,7 @@ from flax import struct
 from gymnax.environments.environment import Environment
 
 from jaxpg import branches, exploration, normalisation, replay, rollout
+from jaxpg.agent import Agent
 from jaxpg.algorithms.on_policy import Policy, normalised
 from jaxpg.choices import at_least
 from jaxpg.description import describe
@@ -71,28 +70,6 @@ class OffPolicyConfig:
         several: the number of devices has to divide this one.
         """
         return math.gcd(self.num_envs, self.batch_size)
-
-
-class Agent(NamedTuple):
-    """What learns from stored transitions, however they were collected.
-
-    Attributes:
-      name: of the algorithm.
-      networks: what acts.
-      init: `(key) -> state`.
-      update: `(state, transitions [B], key) -> (state, metrics)`: one gradient step. Metrics are
-        scalars and always finite. On several devices each has its share of the batch, and the
-        key is the same on all.
-      policy: `(state) -> params` that act in `networks.actor`.
-      settings: plain values, for checkpoints.
-    """
-
-    name: str
-    networks: DeterministicNetworks
-    init: Callable[[Array], PyTree]
-    update: Callable[[PyTree, replay.Transition, Array], tuple[PyTree, Metrics]]
-    policy: Callable[[PyTree], PyTree]
-    settings: Mapping[str, Any]
 
 
 @struct.dataclass
@@ -357,7 +334,7 @@ class _Run:
         env_params = self.env_params
         if config.env_params_per_env:
             env_params = jax.tree.map(lambda x: x[0], env_params)
-        returns, lengths, complete = rollout.evaluate(
+        played = rollout.evaluate(
             self.env,
             env_params,
             deterministic_acting(self.agent.networks, self.policy(state)),
@@ -366,12 +343,7 @@ class _Run:
             episodes_per_env=config.eval_episodes,
             max_steps=config.eval_max_steps,
         )
-        return {
-            "eval_return": jnp.mean(returns),
-            "eval_return_std": jnp.std(returns),
-            "eval_length": jnp.mean(lengths.astype(jnp.float32)),
-            "eval_complete": jnp.mean(complete.astype(jnp.float32)),
-        }
+        return rollout.evaluation_metrics(*played)
 
 
 def _check(config: OffPolicyConfig) -> None:

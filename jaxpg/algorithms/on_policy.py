@@ -345,7 +345,7 @@ class _Agent:
         env_params = self.env_params
         if config.env_params_per_env:
             env_params = jax.tree.map(lambda x: x[0], env_params)
-        returns, lengths, complete = rollout.evaluate(
+        played = rollout.evaluate(
             self.env,
             env_params,
             act,
@@ -355,12 +355,7 @@ class _Agent:
             initial_carry=self.networks.initial_carry,
             max_steps=config.eval_max_steps,
         )
-        return {
-            "eval_return": jnp.mean(returns),
-            "eval_return_std": jnp.std(returns),
-            "eval_length": jnp.mean(lengths.astype(jnp.float32)),
-            "eval_complete": jnp.mean(complete.astype(jnp.float32)),
-        }
+        return rollout.evaluation_metrics(*played)
 
 
 def _passes(config: OnPolicyConfig, method: Method, networks: Networks) -> learner.Passes:

@@ -18,7 +18,8 @@ from gymnax.environments.environment import Environment
 
 from jaxpg import branches, parallel
 from jaxpg import networks as networks_module
-from jaxpg.algorithms.off_policy import Agent, OffPolicyConfig, off_policy
+from jaxpg.agent import Agent
+from jaxpg.algorithms.off_policy import OffPolicyConfig, off_policy
 from jaxpg.choices import at_least, replace_fields
 from jaxpg.description import describe
 from jaxpg.losses import deterministic as losses

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxpg import parallel, replay
-from jaxpg.algorithms.off_policy import Agent
+from jaxpg.agent import Agent
 from jaxpg.choices import at_least
 from jaxpg.description import describe
 from jaxpg.losses import descriptor_conditioned as losses

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxpg import parallel, replay, rollout
-from jaxpg.algorithms.off_policy import Agent
+from jaxpg.agent import Agent
 from jaxpg.quality_diversity.scoring import EpisodeSteps, Scores
 from jaxpg.types import Array, Metrics, PyTree
 
