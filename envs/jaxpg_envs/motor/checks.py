@@ -44,6 +44,9 @@ def check_drive(params: Any, state_filter: tuple[str, ...] | None = None) -> Non
             if name not in given:
                 raise ValueError(f"{argument} has no entry {name!r}, which the drive measures")
             _positive(f"{argument}[{name!r}]", given[name])
+        for name in given:
+            if name not in names:
+                raise ValueError(refusal(argument, name, names))
     for processor in params.processors:
         processor.check(params, names)
         names = processor.names(names)

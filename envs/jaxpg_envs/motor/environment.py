@@ -213,7 +213,7 @@ class ElectricDrive(environment.Environment[DriveState, DriveParams]):
         memory = list(state.processors)
         own = [None] * len(processors)
         if any(processor.random for processor in processors):
-            # Where the reference alone draws, the key is its own: a split costs a tenth of a step.
+            # Where the reference alone draws, the key is its own: a split costs more than it draws.
             key, *own = jax.random.split(key, 1 + len(processors))
         for index in reversed(range(len(processors))):
             delay = sum(inner.dead_time for inner in processors[:index])

@@ -191,6 +191,11 @@ def _piece(argument: str, given: Any, default: Any) -> Any:
     if given is None:
         return default
     if not isinstance(given, Mapping):
+        if isinstance(given, type) or not dataclasses.is_dataclass(given):
+            raise TypeError(
+                f"{argument} is {given!r}, but a record such as {type(default).__name__}(...) is "
+                f"needed, or a dict of its fields"
+            )
         return given
     fields = [field.name for field in dataclasses.fields(default)]
     for name in given:

@@ -165,6 +165,9 @@ def test_names_that_do_not_exist_are_refused_with_the_nearest():
         jaxpg_envs.make("Cont-CC-PSMS-v0")
     with pytest.raises(TypeError, match="field of motor .PMSM.='r_d' is not one of"):
         jaxpg_envs.make("Cont-CC-PMSM-v0", motor={"r_d": 1.0})
+    for given in ("RC", motor.supplies.RC):
+        with pytest.raises(TypeError, match="supply is .* but a record such as Ideal"):
+            jaxpg_envs.make("Cont-CC-PMSM-v0", supply=given)
 
 
 BAD = {
@@ -201,6 +204,7 @@ BAD = {
         {"reward": motor.rewards.WeightedSumOfErrors({"i": 1.0})},
         "weights='i' is not one of",
     ),
+    "a limit of nothing": ({"limits": {"i_x": 1.0}}, "limits='i_x' is not one of"),
     "a negative limit": ({"limits": {"i_sd": -1.0}}, r"limits\['i_sd'\] is -1.0"),
     "an observer without an induction motor": (
         {"processors": (motor.FluxObserver(),)},
