@@ -283,7 +283,7 @@ def _nearest(points: Array, centres: Array) -> Array:
         precision=jax.lax.Precision.HIGHEST,
     ).reshape(-1, _GROUP, len(points))
     # First the group with the nearest centre, then the centre in it: `argmin` over all of them
-    # takes ten times as long. The barriers keep plain reductions over a leading axis, of many
+    # takes far longer. The barriers keep plain reductions over a leading axis, of many
     # columns at a time.
     group = _first_least(jax.lax.optimization_barrier(jnp.min(distances, axis=1)))
     of_group = jnp.take_along_axis(distances, group[None, None], axis=0, mode="clip")[0]
