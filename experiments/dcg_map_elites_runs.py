@@ -15,7 +15,7 @@ from experiments.method_runs import Context, Curve, MethodRun
 from jaxpg import algorithms
 from jaxpg import quality_diversity as qd
 from jaxpg.choices import at_least
-from jaxpg.quality_diversity import descriptor_scale
+from jaxpg.quality_diversity import descriptor_scale, scoring
 from jaxpg.quality_diversity.distilled import DistilledPolicy
 from jaxpg.quality_diversity.genetic import genetic
 from jaxpg.types import Algorithm
@@ -109,7 +109,7 @@ def population(kind: str, value: str = "qd_score", *, pictured: bool = False):
     Args:
       kind: see `algorithm`.
       value: `"qd_score"` of the archive; `"share"` of it that the one policy reaches; `"error"`, 1
-        less the mean error of the policy's descriptors.
+        less the mean error of the policy's descriptors in halves of a side of the box.
       pictured: keep what the one policy does when it is asked.
 
     Returns:
@@ -126,9 +126,12 @@ def population(kind: str, value: str = "qd_score", *, pictured: bool = False):
         final = np.asarray(metrics["qd_score"])[-1]
         if asks:
             looked = result.evaluations
+            env, params = jaxpg_envs.make(config.env)
+            low, high = scoring.descriptor_bounds(env, params)
+            half = float(np.mean(np.asarray(high) - np.asarray(low))) / 2
             values = {
                 "share": looked["actor_qd_score"][-1] / final,
-                "error": 1.0 - looked["actor_descriptor_error"][-1],
+                "error": 1.0 - looked["actor_descriptor_error"][-1] / half,
             }[value]
             return MethodRun(np.asarray(values))
         spent = np.asarray(metrics["evaluations"])[:, 0]
@@ -142,8 +145,7 @@ def population(kind: str, value: str = "qd_score", *, pictured: bool = False):
             "evaluations": int(spent[-1]),
             "rollouts": int(np.max(np.asarray(metrics["rollouts"])[-1])),
         }
-        if config.grid:
-            numbers["map"] = fitness_map(first.archive, config.grid)
+        numbers |= elites(first.archive, config.grid)
         if pictured:
             numbers["asked"] = asked(config, first.actor)
         return MethodRun(final, curves, numbers)
@@ -151,10 +153,44 @@ def population(kind: str, value: str = "qd_score", *, pictured: bool = False):
     return method
 
 
-def fitness_map(archive: qd.Archive, side: int) -> list[list[float | None]]:
-    """Fitness of the elites of a square grid, None where there is none."""
-    fitness = np.asarray(archive.fitness, float).reshape(side, side)
-    return [[round(x, 2) if np.isfinite(x) else None for x in row] for row in fitness]
+def elites(archive: qd.Archive, side: int) -> dict[str, Any]:
+    """What a picture of an archive needs.
+
+    Args:
+      archive: of one seed.
+      side: cells along each side of a grid, 0 for a tessellation.
+
+    Returns:
+      `box`, its lower and upper corner; `map [side, side]` of fitness, None where there is no
+      elite; or for a tessellation `elites`, rows of centroid and fitness.
+    """
+    cells = archive.cells
+    box = {"box": [np.asarray(end, float).tolist() for end in (cells.low, cells.high)]}
+    fitness = np.asarray(archive.fitness, float).round(2)
+    there = np.isfinite(fitness)
+    if side:
+        rows = np.where(there, fitness, None).reshape(side, side)
+        return box | {"map": rows.tolist()}
+    centroids = np.asarray(cells.centroids, float).round(3)
+    return box | {"elites": np.column_stack([centroids, fitness])[there].tolist()}
+
+
+def check(config: Config) -> None:
+    """Refuses tasks that no map shows.
+
+    Args:
+      config: of a run.
+
+    Raises:
+      ValueError: an unknown task, or descriptors that are not two.
+    """
+    env, params = jaxpg_envs.make(config.env)
+    number = len(scoring.descriptor_bounds(env, params)[0])
+    if number != 2:
+        raise ValueError(
+            f"env is {config.env!r}, whose descriptors have {number} entries, but archives are "
+            f"drawn in a plane: choose a task with 2, such as locomotion/ant-omni"
+        )
 
 
 def asked(config: Config, policy: DistilledPolicy) -> dict[str, Any]:

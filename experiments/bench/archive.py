@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from experiments.bench.peers import Peer
 from jaxpg.algorithms.map_elites import map_elites
 from jaxpg.quality_diversity import Cells, archive, centroidal, grid
 from jaxpg.quality_diversity.genetic import genetic
-from jaxpg.types import Metrics, PyTree
+from jaxpg.types import Algorithm, Metrics, PyTree
 from jaxpg_envs.locomotion import score_arm
 
 NUM_OFFSPRING = 4096
@@ -120,7 +121,6 @@ def _tessellation() -> None:
 
 
 def _arm(name: str, cells: Cells, target: str) -> None:
-    """Records the speed, metrics after every iteration included, and the QD score of each seed."""
     batch_size, num_iterations = SETTINGS["batch_size"], SETTINGS["num_iterations"]
     agent = map_elites(
         score_arm,
@@ -135,14 +135,55 @@ def _arm(name: str, cells: Cells, target: str) -> None:
         lambda key: jax.random.uniform(key, (batch_size, SETTINGS["num_joints"])),
         offset=SETTINGS["offset"],
     )
+    beside_qdax(
+        f"archive_arm_{name}",
+        agent,
+        lambda: Peer("qdax", "arm", json.dumps(SETTINGS | {"cells": name})),
+        num_iterations=num_iterations,
+        batch_size=batch_size,
+        target=target,
+        score="QD score with offset 1",
+        note=(
+            f"{num_iterations} iterations of {batch_size} offspring, {SETTINGS['num_joints']} "
+            f"joints, {SETTINGS['num_cells']} cells, metrics after every iteration"
+        ),
+    )
+
+
+def beside_qdax(
+    bench: str,
+    agent: Algorithm,
+    start_peer: Callable[[], Peer],
+    *,
+    num_iterations: int,
+    batch_size: int,
+    target: str,
+    score: str,
+    note: str,
+    num_pairs: int = 10,
+) -> None:
+    """Records the speed, metrics after every iteration included, and the QD score of each seed.
+
+    Args:
+      bench: name of the record of the speed; that of the scores ends on `_qd_score`.
+      agent: ours.
+      start_peer: the peer, which prints evaluations per second and QD score in turn.
+      num_iterations: of a run.
+      batch_size: evaluations of an iteration.
+      target: of the speed's ratio.
+      score: what the QD score is, in words.
+      note: what a reader has to know.
+      num_pairs: runs of each.
+    """
     start = jax.jit(agent.init)
     scores: list[float] = []
+    peer_scores: list[float] = []
 
     @functools.partial(jax.jit, donate_argnums=0)
     def go(state: PyTree) -> tuple[PyTree, Metrics]:
         return jax.lax.scan(lambda state, _: agent.update(state), state, length=num_iterations)
 
-    def run(seed: int) -> float:
+    def ours(seed: int) -> float:
         state = jax.block_until_ready(start(jax.random.key(seed)))
         began = time.perf_counter()
         _, metrics = jax.block_until_ready(go(state))
@@ -150,29 +191,23 @@ def _arm(name: str, cells: Cells, target: str) -> None:
         scores.append(float(metrics["qd_score"][-1]))
         return num_iterations * batch_size / seconds
 
-    began = time.perf_counter()
-    run(10_000)
-    compile_seconds = time.perf_counter() - began
-    peer = Peer("qdax", "arm", json.dumps(SETTINGS | {"cells": name}))
-    scores.clear()
-    peer_scores: list[float] = []
-
     def theirs() -> float:
         speed = peer.measure()
         peer_scores.append(peer.measure())
         return speed
 
+    began = time.perf_counter()
+    ours(10_000)
+    compile_seconds = time.perf_counter() - began
+    scores.clear()
+    peer = start_peer()
     seeds = itertools.count()
-    pairs = alternate(lambda: run(next(seeds)), theirs, 10)
+    pairs = alternate(lambda: ours(next(seeds)), theirs, num_pairs)
     peer.close()
     about = {"peer_name": "QDax", "peer_version": peer.version}
-    note = (
-        f"{num_iterations} iterations of {batch_size} offspring, {SETTINGS['num_joints']} joints, "
-        f"{SETTINGS['num_cells']} cells, metrics after every iteration"
-    )
     record(
         compare(
-            f"archive_arm_{name}",
+            bench,
             pairs,
             unit="evaluations/s",
             target=target,
@@ -183,9 +218,9 @@ def _arm(name: str, cells: Cells, target: str) -> None:
     )
     record(
         compare(
-            f"archive_arm_{name}_qd_score",
+            f"{bench}_qd_score",
             list(zip(scores, peer_scores, strict=True)),
-            unit="QD score with offset 1",
+            unit=score,
             target="about 1",
             note=f"{note}; each pair is a seed of ours and one of the peer's",
             **about,

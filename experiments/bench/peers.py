@@ -37,6 +37,7 @@ ENVIRONMENTS = {
     "gym_electric_motor": "gym_electric_motor",
     "gym_electric_motor_ppo": "gym_electric_motor",
     "qdax": "qdax",
+    "qdax_policies": "qdax",
     "rejax": "rejax",
     "stable_baselines3": "stable_baselines3",
     "stable_baselines3_td3": "stable_baselines3",

@@ -1,18 +1,10 @@
-"""An archive distilled into one policy: tell it a descriptor, and it acts.
-
-Files are not trusted: nothing in them is executed, and nothing is allocated because one claims to
-hold it.
-"""
+"""An archive distilled into one policy: tell it a descriptor, and it acts."""
 
 from __future__ import annotations
 
 import functools
-import io
-import json
 import math
-import os
 import pathlib
-import zipfile
 from typing import Any
 
 import jax
@@ -25,16 +17,17 @@ from gymnax.environments.environment import Environment
 from jaxpg import networks
 from jaxpg.networks import DeterministicNetworks
 from jaxpg.networks.mlp import ACTIVATIONS
+from jaxpg.quality_diversity import array_file
+from jaxpg.quality_diversity.array_file import ArrayFileError
 from jaxpg.quality_diversity.descriptor_scale import Scale
 from jaxpg.types import Array, PyTree
 
 FORMAT = 1
-HEADER = "policy"
 MOST_ENTRIES = 1024
 """Of a list in the header."""
 
 
-class PolicyFileError(ValueError):
+class PolicyFileError(ArrayFileError):
     """A file that is damaged, or holds something else than a policy."""
 
 
@@ -171,11 +164,7 @@ def save(path: str | pathlib.Path, policy: DistilledPolicy) -> None:
                 f"each seed's policy in a file of its own"
             )
     header = {name: getattr(policy, name) for name in _FIELDS} | {"format": FORMAT}
-    encoded = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        np.savez(file, **{HEADER: encoded}, **given)
-    os.replace(part, path)
+    array_file.write(path, given, header)
 
 
 def load(path: str | pathlib.Path) -> DistilledPolicy:
@@ -191,20 +180,16 @@ def load(path: str | pathlib.Path) -> DistilledPolicy:
       PolicyFileError: the file is damaged or holds something else.
       OSError: there is no such file, or it cannot be read.
     """
-    path = pathlib.Path(path)
-    with path.open("rb") as file:
-        try:
-            with zipfile.ZipFile(file) as arrays:
-                policy = _policy(arrays)
-                params = {
-                    name: _array(arrays, name, np.float32, shape)
-                    for name, shape in _shapes(policy).items()
-                }
-                return policy.replace(params=_nested(params))
-        except PolicyFileError as error:
-            raise PolicyFileError(f"{path}: {error}") from None
-        except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError) as error:
-            raise PolicyFileError(f"{path} is no whole policy file: {error}") from error
+    with array_file.opened(pathlib.Path(path), "policy file", PolicyFileError) as file:
+        policy = _policy(array_file.header(file, FORMAT))
+        params = {
+            name: array_file.array(file, name, np.float32, shape)
+            for name, shape in _shapes(policy).items()
+        }
+        for name, leaf in params.items():
+            if not np.all(np.isfinite(leaf)):
+                raise ArrayFileError(f"its {name} is not finite")
+        return policy.replace(params=_nested(params))
 
 
 _FIELDS = {
@@ -220,14 +205,8 @@ _FIELDS = {
 """Names of the header, and the types of their entries."""
 
 
-def _policy(arrays: zipfile.ZipFile) -> DistilledPolicy:
+def _policy(header: dict[str, Any]) -> DistilledPolicy:
     """What the header says, without parameters."""
-    try:
-        header = json.loads(_array(arrays, HEADER, np.uint8, None).tobytes())
-    except RecursionError as error:
-        raise PolicyFileError("its header cannot be read") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise PolicyFileError(f"its header is not of format {FORMAT}")
     fields = {}
     for name, kind in _FIELDS.items():
         value = header.get(name)
@@ -238,49 +217,20 @@ def _policy(arrays: zipfile.ZipFile) -> DistilledPolicy:
             or len(entries) > MOST_ENTRIES
             or any(type(entry) is not kind for entry in entries)
         ):
-            raise PolicyFileError(f"its {name} is {str(value)[:100]}")
+            raise ArrayFileError(f"its {name} is {str(value)[:100]}")
         if kind is int and any(not 1 <= entry <= 2**24 for entry in entries):
-            raise PolicyFileError(f"its {name} is {str(value)[:100]}, which is no size")
+            raise ArrayFileError(f"its {name} is {str(value)[:100]}, which is no size")
         if kind is float and not all(map(math.isfinite, entries)):
-            raise PolicyFileError(f"its {name} is {str(value)[:100]}, which is not finite")
+            raise ArrayFileError(f"its {name} is {str(value)[:100]}, which is not finite")
         fields[name] = value if single else tuple(value)
     num_actions = math.prod(fields["action_shape"])
     if not len(fields["centre"]) == len(fields["width"]) >= 1 or 0.0 in fields["width"]:
-        raise PolicyFileError("its centre and width are no scale of descriptors")
+        raise ArrayFileError("its centre and width are no scale of descriptors")
     if not len(fields["action_low"]) == len(fields["action_high"]) == num_actions:
-        raise PolicyFileError(f"its action_low and action_high are not of {num_actions} actions")
+        raise ArrayFileError(f"its action_low and action_high are not of {num_actions} actions")
     if fields["activation"] not in ACTIVATIONS:
-        raise PolicyFileError(f"its activation is {fields['activation'][:100]!r}")
+        raise ArrayFileError(f"its activation is {fields['activation'][:100]!r}")
     return DistilledPolicy(params=(), **fields)
-
-
-def _array(
-    arrays: zipfile.ZipFile, name: str, dtype: Any, shape: tuple[int, ...] | None
-) -> np.ndarray:
-    """Reads an array of a known type and shape; None is one axis of any size."""
-    try:
-        member = arrays.getinfo(f"{name}.npy")
-    except KeyError:
-        raise PolicyFileError(f"it has no {name}") from None
-    # Nothing is larger in memory than in the file: there is no compression to unfold.
-    if member.compress_type != zipfile.ZIP_STORED:
-        raise PolicyFileError(f"its {name} is compressed")
-    content = io.BytesIO(arrays.read(member))
-    if np.lib.format.read_magic(content) != (1, 0):
-        raise PolicyFileError(f"its {name} is of another version")
-    found, columns_first, stored = np.lib.format.read_array_header_1_0(content)
-    if stored != np.dtype(dtype) or (len(found) != 1 if shape is None else found != shape):
-        wanted = "[any]" if shape is None else list(shape)
-        raise PolicyFileError(
-            f"its {name} is {stored}{list(found)}, but has to be {np.dtype(dtype)}{wanted}"
-        )
-    rest = content.getbuffer()[content.tell() :]
-    if rest.nbytes != math.prod(found) * stored.itemsize:
-        raise PolicyFileError(f"its {name} is cut short")
-    array = np.frombuffer(rest, stored).reshape(found, order="F" if columns_first else "C")
-    if stored.kind == "f" and not np.all(np.isfinite(array)):
-        raise PolicyFileError(f"its {name} is not finite")
-    return array
 
 
 def _shapes(policy: DistilledPolicy) -> dict[str, tuple[int, ...]]:

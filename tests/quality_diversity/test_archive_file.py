@@ -60,9 +60,9 @@ def rewrite(path, compression=zipfile.ZIP_STORED, **members):
                 file.writestr(f"{name}.npy", member)
 
 
-def manifest(path, **changes):
+def header(path, **changes):
     with np.load(path) as file:
-        fields = json.loads(file["manifest"].tobytes()) | changes
+        fields = json.loads(file["header"].tobytes()) | changes
     return np.frombuffer(json.dumps(fields).encode(), np.uint8)
 
 
@@ -115,28 +115,28 @@ def test_another_archive_is_refused(path, asked, message):
         (lambda p: {"fitness": None}, "it has no fitness"),
         (lambda p: {"fitness": np.array([{}] * 6, object)}, r"fitness is object\[6\], but has to"),
         (lambda p: {"fitness": pickle.dumps([0.0] * 6)}, "no whole archive file"),
-        (lambda p: {"manifest": pickle.dumps({})}, "no whole archive file"),
+        (lambda p: {"header": pickle.dumps({})}, "no whole archive file"),
         (lambda p: {"fitness": np.zeros(6)}, r"fitness is float64\[6\], but has to be float32"),
         (lambda p: {"fitness": np.float32([np.nan] * 6)}, "a fitness is NaN"),
         (lambda p: {"descriptors": np.full((6, 2), np.inf, np.float32)}, "not finite"),
         (lambda p: {"descriptors": np.zeros((6, 3), np.float32)}, r"has to be float32\[6, 2\]"),
         (lambda p: {"high": np.float32([1, -1])}, "its cells are refused: the box goes from -1.0"),
         (lambda p: {"genotypes_0001": None}, "it has no genotypes_0001"),
-        (lambda p: {"manifest": manifest(p, format=9)}, "not of format 1"),
-        (lambda p: {"manifest": manifest(p, environment=3)}, "manifest has no environment"),
-        (lambda p: {"manifest": manifest(p, grid=[2, 4])}, r"grid \[2, 4\] has not 6 cells"),
-        (lambda p: {"manifest": manifest(p, grid=[-2, -3])}, r"shape\[0\] is -2"),
-        (lambda p: {"manifest": manifest(p, grid="23")}, "manifest has no grid"),
-        (lambda p: {"manifest": manifest(p, grid=None)}, "it has no centroids"),
+        (lambda p: {"header": header(p, format=9)}, "not of format 1"),
+        (lambda p: {"header": header(p, environment=3)}, "header has no environment"),
+        (lambda p: {"header": header(p, grid=[2, 4])}, r"grid \[2, 4\] has not 6 cells"),
+        (lambda p: {"header": header(p, grid=[-2, -3])}, r"shape\[0\] is -2"),
+        (lambda p: {"header": header(p, grid="23")}, "header has no grid"),
+        (lambda p: {"header": header(p, grid=None)}, "it has no centroids"),
         (
             lambda p: {
-                "manifest": manifest(p, grid=None),
+                "header": header(p, grid=None),
                 "centroids": np.full((6, 2), np.nan, np.float32),
             },
             r"centroids\[0\] is \[nan, nan\]",
         ),
-        (lambda p: {"manifest": np.frombuffer(b"[" * 100_000, np.uint8)}, "cannot be read"),
-        (lambda p: {"compression": zipfile.ZIP_DEFLATED}, "its manifest is compressed"),
+        (lambda p: {"header": np.frombuffer(b"[" * 100_000, np.uint8)}, "cannot be read"),
+        (lambda p: {"compression": zipfile.ZIP_DEFLATED}, "its header is compressed"),
     ],
 )
 def test_a_damaged_file_is_refused(path, members, message):

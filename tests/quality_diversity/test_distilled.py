@@ -95,7 +95,7 @@ def rewrite(path, **changes):
 
 
 def header_of(path, **changes):
-    header = json.loads(np.load(path)["policy"].tobytes())
+    header = json.loads(np.load(path)["header"].tobytes())
     return np.frombuffer(json.dumps(header | changes).encode(), np.uint8)
 
 
@@ -113,8 +113,8 @@ KERNEL = "params__torso__Dense_0__kernel"
         ({KERNEL: np.zeros((5, 4))}, "is float64"),
         ({KERNEL: np.full((5, 4), np.nan, np.float32)}, "kernel is not finite"),
         ({KERNEL: np.array([[{}] * 4] * 5, object)}, "is object"),
-        ({"policy": np.frombuffer(b"{]", np.uint8)}, "is no whole policy file"),
-        ({"policy": np.frombuffer(b"[1]", np.uint8)}, "header is not of format 1"),
+        ({"header": np.frombuffer(b"{]", np.uint8)}, "is no whole policy file"),
+        ({"header": np.frombuffer(b"[1]", np.uint8)}, "header is not of format 1"),
     ],
 )
 def test_a_file_that_is_no_policy_is_refused(written, changes, sentence):
@@ -140,7 +140,7 @@ def test_a_file_that_is_no_policy_is_refused(written, changes, sentence):
     ],
 )
 def test_a_header_that_does_not_fit_is_refused(written, changes, sentence):
-    rewrite(written, policy=header_of(written, **changes))
+    rewrite(written, header=header_of(written, **changes))
     with pytest.raises(PolicyFileError, match=sentence):
         load(written)
 
@@ -154,8 +154,8 @@ def test_a_damaged_file_is_refused(written):
     with pytest.raises(FileNotFoundError):
         load(written.parent / "missing.npz")
     with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("policy.npy", b"0" * 1000)
-    with pytest.raises(PolicyFileError, match="its policy is compressed"):
+        file.writestr("header.npy", b"0" * 1000)
+    with pytest.raises(PolicyFileError, match="its header is compressed"):
         load(written)
 
 
