@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
@@ -177,12 +178,15 @@ def merge(state: PyTree, num_devices: int, num_seeds: int | None = None) -> PyTr
     if num_devices == 1:
         return state
     axis = 0 if num_seeds is None else 1
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    gathered = iter(_gathered([leaf for path, leaf in leaves if _is_row(path)]))
 
     def whole(path: Any, leaf: jax.Array) -> jax.Array:
         if not _is_row(path):
-            return leaf[0]
-        leaf = _gather(leaf)
-        rows = jnp.moveaxis(leaf, 0, axis)
+            # All devices hold the same; in several processes, asking for the first one's entry
+            # would be a program that they have to run together.
+            return leaf[0] if jax.process_count() == 1 else leaf.addressable_data(0)[0]
+        rows = jnp.moveaxis(next(gathered), 0, axis)
         return rows.reshape((*rows.shape[:axis], -1, *rows.shape[axis + 2 :]))
 
     return jax.tree_util.tree_map_with_path(whole, state)
@@ -210,13 +214,32 @@ def _started_together(mapped: Any) -> Callable[..., Any]:
     return run
 
 
-def _gather(leaf: jax.Array) -> jax.Array:
+def _gathered(leaves: list[jax.Array]) -> list[jax.Array]:
+    """Arrays `[local devices, ...]` of all processes, in one exchange: many can wait for ever."""
     if jax.process_count() == 1:
-        return leaf
+        return leaves
+    local = [_own_entries(leaf) for leaf in leaves]
+    content = b"".join(array.tobytes() for array in local)
+    # Every process holds as much as any other.
+    whole = multihost_utils.process_allgather(np.frombuffer(content, np.uint8))
+    joined, first = [], 0
+    for leaf, array in zip(leaves, local, strict=True):
+        part = whole[:, first : first + array.nbytes].tobytes()
+        first += array.nbytes
+        entries = np.frombuffer(part, array.dtype).reshape((-1, *array.shape[1:]))
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        entries = jnp.asarray(entries)
+        joined.append(jax.random.wrap_key_data(entries) if is_key else entries)
+    return joined
+
+
+def _own_entries(leaf: jax.Array) -> np.ndarray:
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    data = jax.random.key_data(leaf) if is_key else leaf
-    gathered = jnp.asarray(multihost_utils.process_allgather(data, tiled=True))
-    return jax.random.wrap_key_data(gathered) if is_key else gathered
+    ordered = sorted(leaf.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    shards = (shard.data for shard in ordered)
+    return np.concatenate(
+        [np.asarray(jax.random.key_data(shard) if is_key else shard) for shard in shards]
+    )
 
 
 def _is_row(path: Any) -> bool:

@@ -100,7 +100,11 @@ def run_two_hosts(folder):
         )
         for i in range(2)
     ]
-    written = [host.communicate(timeout=300)[1] for host in hosts]
+    try:
+        written = [host.communicate(timeout=200)[1] for host in hosts]
+    finally:
+        for host in hosts:
+            host.kill()
     return [host.returncode for host in hosts], "".join(written)
 
 
