@@ -68,7 +68,8 @@ def picture(summary: Mapping[str, Any]) -> Figure:
     found = {name: run["numbers"] for name, run in summary["methods"].items() if "numbers" in run}
     drawn = {name: found[name] for name in (ME, PGA, DCG, DCRL) if name in found}
     every = np.concatenate([_fitness(numbers).ravel() for numbers in drawn.values()])
-    ends = {"vmin": np.nanmin(every), "vmax": np.nanmax(every), "cmap": "viridis"}
+    # A few cells that are hardly reached would take most of the colours.
+    ends = {"vmin": np.nanpercentile(every, 2), "vmax": np.nanmax(every), "cmap": "viridis"}
     for axes, (name, numbers) in zip(panels, drawn.items(), strict=False):
         colours = _archive(axes, numbers, ends)
         coverage = f"{numbers['coverage']:.0f} % of the cells"
@@ -85,7 +86,7 @@ def picture(summary: Mapping[str, Any]) -> Figure:
     lines = dict(zip(*reversed(last.get_legend_handles_labels()), strict=True))
     last.legend(lines.values(), lines.keys(), frameon=False, fontsize=8, loc="upper left")
     _box(last, next(iter(drawn.values()))["box"])
-    last.set_title("one policy each, told what to reach (o)", fontsize=9, loc="left")
+    last.set_title("one policy, told where (o)", fontsize=9, loc="left")
     return figure
 
 
