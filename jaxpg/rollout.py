@@ -79,17 +79,19 @@ class Finished(NamedTuple):
     lengths: Array
 
 
-def row_keys(key: Array, num_rows: int) -> Array:
+def row_keys(key: Array, num_rows: int, first_row: int | None = None) -> Array:
     """One key for each of this device's rows, by their index over all devices.
 
     Args:
       key: the same on every device.
       num_rows: of this device, static.
+      first_row: index of the first of them; None counts over all devices. Where the rows of one
+        agent are on one device, and the key is the agent's, it is 0 on every device.
 
     Returns:
       `[num_rows]` keys.
     """
-    first = parallel.shard_index() * num_rows
+    first = parallel.shard_index() * num_rows if first_row is None else first_row
     return jax.vmap(lambda index: jax.random.fold_in(key, index))(first + jnp.arange(num_rows))
 
 
@@ -101,6 +103,7 @@ def start(
     initial_carry: PyTree = (),
     *,
     params_per_row: bool = False,
+    first_row: int | None = None,
 ) -> Rows:
     """Resets `num_rows` environments.
 
@@ -111,11 +114,12 @@ def start(
       num_rows: B.
       initial_carry: the policy's, leading axis `[B]`.
       params_per_row: whether each environment has parameters of its own.
+      first_row: see `row_keys`.
 
     Returns:
       `Rows`.
     """
-    keys = row_keys(key, num_rows)
+    keys = row_keys(key, num_rows, first_row)
     axis = 0 if params_per_row else None
     observation, env_state = jax.vmap(env.reset_env, in_axes=(0, axis))(keys, env_params)
     zeros = jnp.zeros(num_rows)
@@ -133,7 +137,14 @@ def start(
 
 
 def rollout(
-    env: Environment, env_params: PyTree, act: Act, rows: Rows, key: Array, num_steps: int
+    env: Environment,
+    env_params: PyTree,
+    act: Act,
+    rows: Rows,
+    key: Array,
+    num_steps: int,
+    *,
+    first_row: int | None = None,
 ) -> tuple[Rows, Steps, Finished]:
     """Takes `num_steps` steps in every environment.
 
@@ -145,6 +156,7 @@ def rollout(
       rows: where the environments stand.
       key: of this rollout.
       num_steps: T, static.
+      first_row: see `row_keys`.
 
     Returns:
       `(rows, steps, finished)`. Only whole episodes are in `finished`; an episode that began in
@@ -160,10 +172,15 @@ def rollout(
         rows, finished = carry
         key_act, key_env = jax.random.split(key)
         policy_carry, raw, action, log_prob = act(
-            rows.carry, rows.observation, rows.reset, row_keys(key_act, num_rows)
+            rows.carry, rows.observation, rows.reset, row_keys(key_act, num_rows, first_row)
         )
         observation, env_state, reward, terminated, truncated, final = step_environments(
-            env, env_params, axis, row_keys(key_env, num_rows), rows.env_state, action
+            env,
+            env_params,
+            axis,
+            row_keys(key_env, num_rows, first_row),
+            rows.env_state,
+            action,
         )
         ended = terminated | truncated
         total, length = rows.episode_return + reward, rows.episode_length + 1
@@ -343,6 +360,7 @@ def evaluate(
     episodes_per_env: int = 1,
     initial_carry: Callable[[int], PyTree] = lambda num_rows: (),
     max_steps: int | None = None,
+    first_row: int | None = None,
 ) -> tuple[Array, Array, Array]:
     """Plays the same number of episodes in every environment and waits for the longest.
 
@@ -357,6 +375,7 @@ def evaluate(
       episodes_per_env: episodes of each, all with starts of their own.
       initial_carry: of the policy.
       max_steps: gives up after so many steps; None takes `env_params.max_steps_in_episode`.
+      first_row: see `row_keys`.
 
     Returns:
       `(returns, lengths, complete)`, each `[num_envs, episodes_per_env]`: undiscounted returns,
@@ -375,7 +394,7 @@ def evaluate(
         )
     num_rows = num_envs * episodes_per_env
     key_start, key_steps = jax.random.split(key)
-    rows = start(env, env_params, key_start, num_rows, initial_carry(num_rows))
+    rows = start(env, env_params, key_start, num_rows, initial_carry(num_rows), first_row=first_row)
 
     def going_on(carry):
         _, alive, _, _, time = carry
@@ -384,11 +403,11 @@ def evaluate(
     def step(carry):
         rows, alive, returns, lengths, time = carry
         key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, time))
-        keys = row_keys(key_act, num_rows)
+        keys = row_keys(key_act, num_rows, first_row)
         policy_carry, _, action, _ = act(rows.carry, rows.observation, rows.reset, keys)
         observation, env_state, reward, terminated, _ = jax.vmap(
             env.step_env, in_axes=(0, 0, 0, None)
-        )(row_keys(key_env, num_rows), rows.env_state, action, env_params)
+        )(row_keys(key_env, num_rows, first_row), rows.env_state, action, env_params)
         truncated = jax.vmap(env.is_truncated, in_axes=(0, None))(env_state, env_params)
         rows = rows.replace(
             env_state=jax.tree.map(

@@ -14,6 +14,7 @@ from jaxpg_envs.registry import list_envs, make, register
 
 __all__ = [
     "check",
+    "gridworld",
     "inventory",
     "list_envs",
     "locomotion",
@@ -30,7 +31,7 @@ _LAZY = {
     "to_gymnasium": "jaxpg_envs.gymnasium_bridge",
     "to_gymnasium_vector": "jaxpg_envs.gymnasium_bridge",
 }
-_SUBPACKAGES = ("inventory", "locomotion", "motor", "tokens")
+_SUBPACKAGES = ("gridworld", "inventory", "locomotion", "motor", "tokens")
 
 
 def __getattr__(name: str):

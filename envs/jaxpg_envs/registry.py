@@ -11,6 +11,7 @@ from gymnax.environments.environment import Environment, EnvParams
 
 from jaxpg_envs import bandit, brax_adapter, gymnax_repairs, tabular
 from jaxpg_envs.choices import refusal
+from jaxpg_envs.gridworld import handcrafted, levels
 from jaxpg_envs.inventory import retail, settings
 from jaxpg_envs.locomotion import tasks
 from jaxpg_envs.motor import ids
@@ -20,6 +21,7 @@ _NEEDS_DOWNLOAD = "MNISTBandit-bsuite"
 
 _factories: dict[str, Callable[..., Environment]] = {
     "bandit": bandit.Bandit,
+    "gridworld/random": levels.random_instance,
     "inventory/many-warehouses": settings.many_warehouses,
     "inventory/many-warehouses-retail": retail.many_warehouses_retail,
     "inventory/one-store-backlogged": settings.one_store_backlogged,
@@ -30,6 +32,7 @@ _factories: dict[str, Callable[..., Environment]] = {
     "inventory/transshipment": settings.transshipment,
     "tabular/chain": tabular.chain,
     "tabular/random": tabular.random_instance,
+    **handcrafted.factories(),
     **ids.factories(),
     **tasks.factories(),
 }
@@ -39,9 +42,9 @@ def list_envs() -> list[str]:
     """Names that `make` accepts.
 
     Returns:
-      Sorted list of names: gymnax's ids, "brax/<name>", "bandit", "inventory/<name>",
-      "tabular/<name>", the drives of `motor.ids.names()`, the tasks of `locomotion.tasks.names()`,
-      and everything given to `register` or to `gymnax.register`.
+      Sorted list of names: gymnax's ids, "brax/<name>", "bandit", "gridworld/<name>",
+      "inventory/<name>", "tabular/<name>", the drives of `motor.ids.names()`, the tasks of
+      `locomotion.tasks.names()`, and everything given to `register` or to `gymnax.register`.
       "MNISTBandit-bsuite" is left out: `make` accepts it, but gymnax downloads its data when it is
       built. Does not import brax.
 

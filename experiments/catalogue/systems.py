@@ -310,6 +310,13 @@ FAMILIES = {
             "2310.02782",
             "GROOVE — meta-learning a general RL update rule (LPG) on levels curated by "
             "algorithmic regret",
+            (
+                "jaxpg.algorithms.meta",
+                "jaxpg.networks.learned_rule",
+                "jaxpg.curricula.level_buffer",
+                "jaxpg.estimators.learned",
+                "jaxpg_envs.gridworld",
+            ),
         ),
     ),
     "control": (

@@ -2,8 +2,10 @@
 
 from jaxpg.agent import Agent
 from jaxpg.algorithms import learner
+from jaxpg.algorithms.inner_agents import InnerAgents, InnerConfig, inner_agents
 from jaxpg.algorithms.learner import TrainState
 from jaxpg.algorithms.map_elites import Elites, MapElitesState, map_elites
+from jaxpg.algorithms.meta import MetaConfig, MetaState, meta, meta_test
 from jaxpg.algorithms.neuroevolution import (
     DCG,
     DCG_LATER,
@@ -46,7 +48,11 @@ __all__ = [
     "DCGConfig",
     "Elites",
     "GeneticConfig",
+    "InnerAgents",
+    "InnerConfig",
     "MapElitesState",
+    "MetaConfig",
+    "MetaState",
     "OffPolicyConfig",
     "OffPolicyState",
     "OnPolicyConfig",
@@ -66,8 +72,11 @@ __all__ = [
     "deterministic_acting",
     "exploring",
     "genetic_map_elites",
+    "inner_agents",
     "learner",
     "map_elites",
+    "meta",
+    "meta_test",
     "off_policy",
     "on_policy",
     "pathwise",

@@ -322,18 +322,18 @@ class _Agent:
 
         last = value_of(extra("last_carry"), extra("last_observation"), extra("last_reset"))
         following = jnp.concatenate([value[:, 1:], last[:, None]], axis=1)
+
+        def flat(leaf):
+            return leaf.reshape((trajectory.mask.size, *leaf.shape[2:]))
+
         # Truncations are rare: their final observations are valued in chunks, not all of them.
-        flat = jax.tree.map(
-            lambda x: x.reshape((value.size, *x.shape[2:])),
-            (extra("carries"), extra("final_observation")),
-        )
         return rollout.apply_where(
-            trajectory.truncated.reshape(-1),
+            flat(trajectory.truncated),
             lambda carry, observation: value_of(
                 carry, observation, jnp.zeros(jax.tree.leaves(observation)[0].shape[0], bool)
             ),
-            flat,
-            following.reshape(-1),
+            jax.tree.map(flat, (extra("carries"), extra("final_observation"))),
+            flat(following),
             chunk=trajectory.num_rows,
         ).reshape(value.shape)
 

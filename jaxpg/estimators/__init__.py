@@ -21,6 +21,7 @@ from jaxpg.estimators.groups import (
     reinforce_whitened,
     rloo,
 )
+from jaxpg.estimators.learned import learned
 from jaxpg.estimators.tracked import spo
 
 CATALOGUE = {
@@ -49,6 +50,6 @@ CATALOGUE = {
         spo,
     )
 }
-"""Every estimator by name; each builder works without arguments."""
+"""Every published estimator by name; each builder works without arguments."""
 
-__all__ = ["CATALOGUE", *CATALOGUE]
+__all__ = ["CATALOGUE", "learned", *CATALOGUE]

@@ -8,6 +8,7 @@ from jaxpg.networks.graph import GraphNetwork
 from jaxpg.networks.gru import GRUConfig, gru
 from jaxpg.networks.language_model import LanguageModel
 from jaxpg.networks.lora import LoRA
+from jaxpg.networks.lpg import LearnedRule, learned_rule
 from jaxpg.networks.rotary import RopeScaling
 from jaxpg.networks.token_mlp import TokenMLPConfig, token_mlp
 from jaxpg.networks.transformer_config import TransformerConfig
@@ -19,6 +20,7 @@ __all__ = [
     "GRUConfig",
     "GraphNetwork",
     "LanguageModel",
+    "LearnedRule",
     "LoRA",
     "NetworkConfig",
     "Networks",
@@ -28,6 +30,7 @@ __all__ = [
     "actor_critic",
     "deterministic",
     "gru",
+    "learned_rule",
     "log_probs_of",
     "mlp",
     "observations",

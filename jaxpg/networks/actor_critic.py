@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxpg import distributions
-from jaxpg.choices import one_of, replace_fields
+from jaxpg.choices import at_least, one_of, replace_fields
 from jaxpg.networks.mlp import ACTIVATIONS, MLP, Dense, orthogonal
 from jaxpg.networks.observations import encoder
 from jaxpg.types import Array, PyTree
@@ -28,7 +28,7 @@ class Networks:
       initial_carry: `(num_rows) -> carry` with leading axis `[B]`; `()` if not recurrent.
       step: `(params, carry, observation [B, ...], reset [B]) -> (carry, parameters, value [B])`;
         where `reset` is True the carry is the initial one before the step. `value` is None
-        without a critic.
+        without a critic, and `[B, M]` from a critic of M > 1 outputs.
       unroll: `(params, carry, observation [B, T, ...], reset [B, T]) -> (carries, parameters,
         value)`, all with leading axes `[B, T]`; `carries` are those after each step.
       distribution: of the raw actions.
@@ -61,6 +61,8 @@ class NetworkConfig:
       state_dependent_std: the log standard deviation comes from the network.
       initial_log_std: its value at the start (its bias, if it comes from the network).
       critic: build a critic.
+      critic_outputs: numbers that the critic says of an observation, such as the entries of a
+        learned target; 1 is a value.
       actor_keys: entries of a dict observation that the policy reads; None reads all.
       critic_keys: entries that the critic reads; None reads all.
       dtype: `"float32"` or `"bfloat16"`, of the computation; parameters stay float32.
@@ -74,6 +76,7 @@ class NetworkConfig:
     state_dependent_std: bool = False
     initial_log_std: float = 0.0
     critic: bool = True
+    critic_outputs: int = 1
     actor_keys: str | Sequence[str] | None = None
     critic_keys: str | Sequence[str] | None = None
     dtype: str = "float32"
@@ -100,6 +103,7 @@ def actor_critic(
     config = replace_fields(config or NetworkConfig(), overrides)
     one_of("activation", config.activation, ACTIVATIONS)
     one_of("dtype", config.dtype, ("float32", "bfloat16"))
+    at_least("critic_outputs", config.critic_outputs, 1)
     if config.shared and config.actor_keys != config.critic_keys:
         raise ValueError(
             f"shared is True, but actor_keys is {config.actor_keys!r} and critic_keys is "
@@ -188,8 +192,9 @@ class ActorCritic(nn.Module):
             critic, carry_critic = policy, ()
         else:
             critic, carry_critic = self._torso("critic", carry[1:], critic_input)
-        value = self._dense("value", 1, 1.0, critic)
-        return carry_policy + carry_critic, parameters, value[..., 0]
+        value = self._dense("value", config.critic_outputs, 1.0, critic)
+        value = value[..., 0] if config.critic_outputs == 1 else value
+        return carry_policy + carry_critic, parameters, value
 
     def _torso(self, name: str, carry: PyTree, inputs: Array) -> tuple[Array, PyTree]:
         config = self.config

@@ -1,4 +1,4 @@
-"""Which task comes next."""
+"""The order in which the items of a pool come: shuffled passes, and draws by weight."""
 
 from __future__ import annotations
 
