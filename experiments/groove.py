@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from experiments import harness
 from experiments.figures import COLOURS, DOTS_PER_INCH
-from experiments.groove_runs import Config, larger, regret, trained, untrained
+from experiments.groove_runs import Config, larger, regret, trained, transfer, untrained
 from experiments.rules import AllOf, NotWorseRule, PairedRule, ThresholdRule
 from jaxpg_envs import gridworld
 
@@ -33,6 +33,11 @@ METHODS = {
     FRESH: regret("episode_score_fresh", GROOVE),
     LARGE_GROOVE: larger("rank", GROOVE),
     LARGE_RANDOM: larger("random", RANDOM),
+    **{
+        f"{task}, {words}": transfer(task, of)
+        for task in ("CartPole-v1", "Breakout-MinAtar")
+        for words, of in (("GROOVE's rule", GROOVE), ("A2C", None))
+    },
 }
 
 RULE = AllOf(
@@ -99,6 +104,7 @@ EXPERIMENT = harness.Experiment(
             buffer=8,
             held_out=2,
             evaluations=1,
+            transfer_updates=2,
         ),
         "cpu": Config(),
         "gpu": Config(
@@ -110,6 +116,7 @@ EXPERIMENT = harness.Experiment(
             meta_learning_rate=1e-4,
             meta_steps=5000,
             buffer=4000,
+            transfer_updates=5000,
         ),
     },
     num_seeds={"smoke": 1, "cpu": 5, "gpu": 10},
@@ -121,6 +128,9 @@ EXPERIMENT = harness.Experiment(
         "a side, 2 to 4 objects and lifetimes of 100 to 150 updates.",
         "Regrets are means over meta-training of what an A2C agent reaches more than the rule's "
         "on the levels of agents that finished, in units of return; they are of the run of GROOVE.",
+        "On CartPole and Breakout the numbers are returns of neural networks that the rule, or "
+        "A2C, trained with Adam at a rate of 5e-4 for 400 updates of 64 x 20 steps; the rule has "
+        "seen grid worlds only.",
         "The meta-learning rate is the formula card's and was not tuned for any method.",
     ),
 )

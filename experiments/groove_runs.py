@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import jaxpg_envs
 from experiments.method_runs import Context, Curve, MethodRun, folder_name
-from jaxpg import runner
-from jaxpg.algorithms import inner_agents, meta, meta_test
+from jaxpg import estimators, networks, runner
+from jaxpg.algorithms import inner_agents, meta, meta_test, on_policy
 from jaxpg.algorithms.inner_agents import InnerAgents
 from jaxpg.choices import at_least, one_of
 from jaxpg.networks.lpg import LearnedRule, learned_rule
@@ -55,6 +56,7 @@ class Config:
       buffer: levels that a curriculum remembers.
       held_out: levels of an evaluation.
       evaluations: on the way.
+      transfer_updates: of neural networks on other tasks, of 64 environments each.
     """
 
     distribution: str = "small"
@@ -69,11 +71,12 @@ class Config:
     buffer: int = 400
     held_out: int = 64
     evaluations: int = 6
+    transfer_updates: int = 400
 
     def __post_init__(self):
         """Refuses sizes of which nothing comes."""
         one_of("distribution", self.distribution, DISTRIBUTIONS)
-        for name in ("meta_steps", "held_out", "evaluations", "hidden"):
+        for name in ("meta_steps", "held_out", "evaluations", "hidden", "transfer_updates"):
             at_least(name, getattr(self, name), 1)
 
 
@@ -121,12 +124,12 @@ def regret(metric: str, of: str) -> Callable[..., MethodRun]:
         result = _run("rank", "algorithmic_regret", config, seeds, _beside(context, of))
         values = np.asarray(result.metrics[metric], float)
         num_parts = min(10, len(values))
-        parts = [np.nanmean(part, axis=0) for part in np.array_split(values, num_parts)]
+        parts = [_mean_known(part) for part in np.array_split(values, num_parts)]
         steps = [part[-1] + 1 for part in np.array_split(np.arange(len(values)), num_parts)]
         known = ~np.isnan(parts).any(axis=1)
         curve = Curve(np.array(steps)[known], np.array(parts)[known])
         curves = {"algorithmic regret": curve} if known.any() else {}
-        return MethodRun(np.nanmean(values, axis=0), curves)
+        return MethodRun(_mean_known(values), curves)
 
     return method
 
@@ -149,6 +152,58 @@ def larger(selection: str, of: str) -> Callable[..., MethodRun]:
     return method
 
 
+def transfer(name: str, of: str | None = None) -> Callable[..., MethodRun]:
+    """The return of a neural network on another task, trained by the rule or by A2C.
+
+    Args:
+      name: of the task.
+      of: name of the method whose rule it is, see `regret`; None trains by A2C.
+
+    Returns:
+      `(config, seeds, context) -> MethodRun`.
+    """
+
+    def method(config: Config, seeds: list[int], context: Context) -> MethodRun:
+        env, params = jaxpg_envs.make(name)
+        rule, rules = _rule(config), None
+        if of is not None:
+            beside = _beside(context, of)
+            rules = _run("rank", "algorithmic_regret", config, seeds, beside).policy
+
+        def train(index: int, seed: int) -> float:
+            if rules is None:
+                estimator, outputs = estimators.a2c(trace_decay=0.95), 1
+            else:
+                mine = jax.tree.map(lambda leaf: leaf[index], rules)
+                estimator, outputs = estimators.learned(rule, mine), rule.num_targets
+            agent = on_policy(
+                env,
+                params,
+                estimator,
+                networks=networks.actor_critic(
+                    env.observation_space(params),
+                    env.action_space(params),
+                    activation="relu",
+                    critic_outputs=outputs,
+                ),
+                num_envs=64,
+                num_steps=config.steps,
+                num_epochs=1,
+                num_minibatches=1,
+                learning_rate=5e-4,
+                eval_envs=64,
+            )
+            updates = config.transfer_updates
+            result = context.train(
+                agent, [seed], updates, part=f"seed-{seed}", evaluate_every=updates
+            )
+            return float(np.ravel(result.evaluations["eval_return"])[-1])
+
+        return MethodRun(np.array([train(i, seed) for i, seed in enumerate(seeds)]))
+
+    return method
+
+
 def untrained(config: Config, seeds: list[int], context: Context) -> MethodRun:
     """The rules before they learn anything."""
     del context
@@ -167,7 +222,7 @@ def references(config: Config, large: bool = False) -> dict[str, np.ndarray]:
     Returns:
       `a2c`, and on levels of the training's size `optimal`.
     """
-    agents, levels, lifetimes = test_levels(config, large)
+    agents, levels, lifetimes = held_out_levels(config, large)
     test = jax.jit(lambda key: meta_test(agents, levels, lifetimes, key, 64))
     found = {"a2c": np.asarray(test(TESTS))}
     if not large:
@@ -181,7 +236,7 @@ def optimum(config: Config) -> float:
     return float(np.mean(references(config)["optimal"]))
 
 
-def test_levels(config: Config, large: bool) -> tuple[InnerAgents, PyTree, Array]:
+def held_out_levels(config: Config, large: bool) -> tuple[InnerAgents, PyTree, Array]:
     """Levels held out, their lifetimes, and agents that can live on them."""
     distribution = (LARGER if large else DISTRIBUTIONS)[config.distribution]
     env = _world(distribution)
@@ -205,7 +260,7 @@ def algorithm(selection: str, score: str, config: Config) -> Algorithm:
     """
     distribution = DISTRIBUTIONS[config.distribution]
     env = _world(distribution)
-    _, *held_out = test_levels(config, large=False)
+    _, *held_out = held_out_levels(config, large=False)
     return meta(
         env,
         _draw(env, distribution),
@@ -239,7 +294,7 @@ def _beside(context: Context, of: str) -> Context:
 
 def _shares(config: Config, rules: PyTree, large: bool) -> np.ndarray:
     """Mean return over A2C's, for rules with a leading axis of seeds."""
-    agents, levels, lifetimes = test_levels(config, large)
+    agents, levels, lifetimes = held_out_levels(config, large)
     rule = _rule(config)
 
     def test(params: PyTree) -> Array:
@@ -247,6 +302,13 @@ def _shares(config: Config, rules: PyTree, large: bool) -> np.ndarray:
 
     found = jax.jit(lambda rules: jax.lax.map(test, rules))(rules)
     return np.mean(found, axis=1) / np.mean(references(config, large)["a2c"])
+
+
+def _mean_known(values: np.ndarray) -> np.ndarray:
+    """Over the first axis without NaN; NaN where nothing is known."""
+    known = np.isfinite(values)
+    counts = np.sum(known, axis=0)
+    return np.sum(np.where(known, values, 0.0), axis=0) / np.where(counts > 0, counts, np.nan)
 
 
 def _rule(config: Config) -> LearnedRule:

@@ -1,6 +1,6 @@
 """Flax linen networks as pure functions."""
 
-from jaxpg.networks import mlp, observations
+from jaxpg.networks import lpg_file, mlp, observations
 from jaxpg.networks.actor_critic import ActorCritic, NetworkConfig, Networks, actor_critic
 from jaxpg.networks.decoder import transformer
 from jaxpg.networks.deterministic import DeterministicNetworks, deterministic
@@ -32,6 +32,7 @@ __all__ = [
     "gru",
     "learned_rule",
     "log_probs_of",
+    "lpg_file",
     "mlp",
     "observations",
     "token_mlp",

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from jaxpg import array_file
+from jaxpg.array_file import ArrayFileError
 from jaxpg.networks.lpg import LearnedRule, learned_rule
-from jaxpg.quality_diversity import array_file
-from jaxpg.quality_diversity.array_file import ArrayFileError
 from jaxpg.types import PyTree
 
 FORMAT = 1

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpg.quality_diversity import array_file
+from jaxpg import array_file
+from jaxpg.array_file import ArrayFileError
 from jaxpg.quality_diversity.archive import Archive
-from jaxpg.quality_diversity.array_file import ArrayFileError
 from jaxpg.quality_diversity.cells import Cells, GridCells, from_centroids, grid
 from jaxpg.types import PyTree
 

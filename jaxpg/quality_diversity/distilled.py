@@ -14,11 +14,10 @@ from flax import struct
 from gymnax.environments import spaces
 from gymnax.environments.environment import Environment
 
-from jaxpg import networks
+from jaxpg import array_file, networks
+from jaxpg.array_file import ArrayFileError
 from jaxpg.networks import DeterministicNetworks
 from jaxpg.networks.mlp import ACTIVATIONS
-from jaxpg.quality_diversity import array_file
-from jaxpg.quality_diversity.array_file import ArrayFileError
 from jaxpg.quality_diversity.descriptor_scale import Scale
 from jaxpg.types import Array, PyTree
 
