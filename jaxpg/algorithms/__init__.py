@@ -6,6 +6,11 @@ from jaxpg.algorithms.inner_agents import InnerAgents, InnerConfig, inner_agents
 from jaxpg.algorithms.learner import TrainState
 from jaxpg.algorithms.map_elites import Elites, MapElitesState, map_elites
 from jaxpg.algorithms.meta import MetaConfig, MetaState, meta, meta_test
+from jaxpg.algorithms.meta_evolution import (
+    MetaEvolutionConfig,
+    MetaEvolutionState,
+    meta_evolution,
+)
 from jaxpg.algorithms.neuroevolution import (
     DCG,
     DCG_LATER,
@@ -52,6 +57,8 @@ __all__ = [
     "InnerConfig",
     "MapElitesState",
     "MetaConfig",
+    "MetaEvolutionConfig",
+    "MetaEvolutionState",
     "MetaState",
     "OffPolicyConfig",
     "OffPolicyState",
@@ -76,6 +83,7 @@ __all__ = [
     "learner",
     "map_elites",
     "meta",
+    "meta_evolution",
     "meta_test",
     "off_policy",
     "on_policy",

@@ -349,18 +349,46 @@ def live(
     Returns:
       `InnerAgent`, leading axis `[A]`.
     """
+    return live_apart(agents, lambda _: update, (), keys, levels, lifetimes, num_targets)
+
+
+def live_apart(
+    agents: InnerAgents,
+    update_by: Callable[[PyTree], Update],
+    params: PyTree,
+    keys: Array,
+    levels: PyTree,
+    lifetimes: Array,
+    num_targets: int = 0,
+) -> InnerAgent:
+    """Trains new agents for their whole lives, each by a rule of its own.
+
+    Args:
+      agents: their functions.
+      update_by: the rule of an agent, given its parameters.
+      params: of the rules, leading axis `[A]`.
+      keys: `[A]`.
+      levels: leading axis `[A]`.
+      lifetimes: `[A]` int32.
+      num_targets: of a rule with a predictor.
+
+    Returns:
+      `InnerAgent`, leading axis `[A]`.
+    """
     chex.assert_rank(lifetimes, 1)
     starts, lives = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
 
-    def one(agent: InnerAgent, key: Array, level: PyTree, lifetime: Array) -> InnerAgent:
+    def one(
+        agent: InnerAgent, params: PyTree, key: Array, level: PyTree, lifetime: Array
+    ) -> InnerAgent:
         agent, experience, _ = agents.collect(
             jax.random.fold_in(key, agent.num_updates), agent, level
         )
-        return within_lifetime(agent, update(agent, experience)[0], lifetime)
+        return within_lifetime(agent, update_by(params)(agent, experience)[0], lifetime)
 
     def step(carry: tuple[InnerAgent, Array]) -> tuple[InnerAgent, Array]:
         now, time = carry
-        return jax.vmap(one)(now, lives, levels, lifetimes), time + 1
+        return jax.vmap(one)(now, params, lives, levels, lifetimes), time + 1
 
     begun = jax.vmap(lambda key, level: agents.init(key, level, num_targets))(starts, levels)
     longest = jnp.max(lifetimes)
