@@ -109,8 +109,8 @@ def check_devices(num_devices: int, world_size: int) -> None:
         )
     if num_devices > 1 and (world_size == 0 or world_size % num_devices):
         raise ValueError(
-            f"num_devices is {num_devices}, which does not divide the {world_size} environments "
-            f"of the algorithm into equal shares"
+            f"num_devices is {num_devices}, which does not divide the {world_size} environments, "
+            f"prompts, agents or blocks of the algorithm into equal shares"
         )
 
 
