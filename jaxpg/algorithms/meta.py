@@ -53,6 +53,9 @@ class MetaConfig(InnerConfig):
       agents_at_once: of a device, whose meta-gradient is in memory together.
       num_inner_updates: K, that a meta-gradient goes through.
       meta_learning_rate: of Adam.
+      max_meta_gradient_norm: the meta-gradient is scaled down to it: now and then the gradient
+        through several updates is a thousand times its usual size. The published program sets
+        the same number and, with Adam, does not use it.
       coefficients: of the rule's regularisers.
       buffer_size: levels that are remembered.
       selection: one of `SELECTIONS`; `"random"` and `"frozen"` are curricula without scores.
@@ -67,6 +70,7 @@ class MetaConfig(InnerConfig):
     agents_at_once: int = 32
     num_inner_updates: int = 5
     meta_learning_rate: Any = 1e-4
+    max_meta_gradient_norm: float = 0.5
     coefficients: losses.MetaCoefficients = COEFFICIENTS
     buffer_size: int = 4000
     selection: str = "rank"
@@ -155,10 +159,10 @@ def meta(
     Returns:
       An `Algorithm`; its state is a `MetaState`, its policy the rule's parameters. Metrics:
       `meta_loss`, `policy_entropy`, `target_entropy`, `policy_update`, `target_update`,
-      `meta_gradient_norm`, `replay_share` (of agents on levels that were scored before), and, NaN
-      where no agent finished, `episode_return`, `episode_score`, `episode_score_replayed` and
-      `episode_score_fresh`. The evaluation trains an agent on every level held out:
-      `eval_return`.
+      `meta_gradient_norm` (before it is scaled down), `replay_share` (of agents on levels that were
+      scored before), and, NaN where no agent finished, `episode_return`, `episode_score`,
+      `episode_score_replayed` and `episode_score_fresh`. The evaluation trains an agent on every
+      level held out: `eval_return`.
 
     Raises:
       ValueError: an environment whose observations are no index, sizes that do not fit, or an
@@ -177,7 +181,10 @@ def meta(
         rule=rule,
         held_out=held_out,
         config=config,
-        optimiser=optax.adam(config.meta_learning_rate),
+        optimiser=optax.chain(
+            optax.clip_by_global_norm(config.max_meta_gradient_norm),
+            optax.adam(config.meta_learning_rate),
+        ),
     )
     return Algorithm(
         init=run.init,
