@@ -3,9 +3,10 @@
 from jaxpg.agent import Agent
 from jaxpg.algorithms import learner
 from jaxpg.algorithms.inner_agents import InnerAgents, InnerConfig, inner_agents
+from jaxpg.algorithms.inner_lives import meta_test
 from jaxpg.algorithms.learner import TrainState
 from jaxpg.algorithms.map_elites import Elites, MapElitesState, map_elites
-from jaxpg.algorithms.meta import MetaConfig, MetaState, meta, meta_test
+from jaxpg.algorithms.meta import MetaConfig, MetaState, meta
 from jaxpg.algorithms.meta_evolution import (
     MetaEvolutionConfig,
     MetaEvolutionState,

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -309,90 +308,6 @@ def a2c_update(agents: InnerAgents) -> Update:
         return agent.replace(actor=actor, value=value), ()
 
     return update
-
-
-def within_lifetime(agent: InnerAgent, updated: InnerAgent, lifetime: Array) -> InnerAgent:
-    """The updated agent, or what it was where its life is over; its workers go on.
-
-    Args:
-      agent: before.
-      updated: after one update.
-      lifetime: int32, updates that count.
-
-    Returns:
-      An `InnerAgent`.
-    """
-    alive = agent.num_updates < lifetime
-    kept = updated.replace(num_updates=agent.num_updates + 1)
-    old = agent.replace(rows=updated.rows)
-    return jax.tree.map(lambda new, old: jnp.where(alive, new, old), kept, old)
-
-
-def live(
-    agents: InnerAgents,
-    update: Update,
-    keys: Array,
-    levels: PyTree,
-    lifetimes: Array,
-    num_targets: int = 0,
-) -> InnerAgent:
-    """Trains new agents for their whole lives, side by side.
-
-    Args:
-      agents: their functions.
-      update: the rule by which they learn.
-      keys: `[A]`.
-      levels: leading axis `[A]`.
-      lifetimes: `[A]` int32.
-      num_targets: of a rule with a predictor.
-
-    Returns:
-      `InnerAgent`, leading axis `[A]`.
-    """
-    return live_apart(agents, lambda _: update, (), keys, levels, lifetimes, num_targets)
-
-
-def live_apart(
-    agents: InnerAgents,
-    update_by: Callable[[PyTree], Update],
-    params: PyTree,
-    keys: Array,
-    levels: PyTree,
-    lifetimes: Array,
-    num_targets: int = 0,
-) -> InnerAgent:
-    """Trains new agents for their whole lives, each by a rule of its own.
-
-    Args:
-      agents: their functions.
-      update_by: the rule of an agent, given its parameters.
-      params: of the rules, leading axis `[A]`.
-      keys: `[A]`.
-      levels: leading axis `[A]`.
-      lifetimes: `[A]` int32.
-      num_targets: of a rule with a predictor.
-
-    Returns:
-      `InnerAgent`, leading axis `[A]`.
-    """
-    chex.assert_rank(lifetimes, 1)
-    starts, lives = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-
-    def one(
-        agent: InnerAgent, params: PyTree, key: Array, level: PyTree, lifetime: Array
-    ) -> InnerAgent:
-        agent, experience, _ = agents.collect(
-            jax.random.fold_in(key, agent.num_updates), agent, level
-        )
-        return within_lifetime(agent, update_by(params)(agent, experience)[0], lifetime)
-
-    def step(carry: tuple[InnerAgent, Array]) -> tuple[InnerAgent, Array]:
-        now, time = carry
-        return jax.vmap(one)(now, params, lives, levels, lifetimes), time + 1
-
-    begun = jax.vmap(lambda key, level: agents.init(key, level, num_targets))(starts, levels)
-    longest = jnp.max(lifetimes)
-    return jax.lax.while_loop(lambda carry: carry[1] < longest, step, (begun, 0))[0]
 
 
 def taken(probabilities: Array, action: Array) -> Array:

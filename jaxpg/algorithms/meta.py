@@ -25,10 +25,9 @@ from jaxpg.algorithms.inner_agents import (
     a2c_update,
     inner_agents,
     learned_update,
-    live,
     taken,
-    within_lifetime,
 )
+from jaxpg.algorithms.inner_lives import live, meta_test, within_lifetime
 from jaxpg.choices import at_least, one_of, replace_fields
 from jaxpg.curricula import LevelBuffer, level_buffer, scores
 from jaxpg.description import describe
@@ -54,7 +53,7 @@ class MetaConfig(InnerConfig):
       num_inner_updates: K, that a meta-gradient goes through.
       meta_learning_rate: of Adam.
       max_meta_gradient_norm: the meta-gradient is scaled down to it: now and then the gradient
-        through several updates is a thousand times its usual size. The published program sets
+        through several updates is far beyond its usual size. The published program sets
         the same number and, with Adam, does not use it.
       coefficients: of the rule's regularisers.
       buffer_size: levels that are remembered.
@@ -223,6 +222,14 @@ def _check(config: MetaConfig) -> None:
     one_of("selection", config.selection, SELECTIONS)
     one_of("score", config.score, SCORES)
     at_least("buffer_size", config.buffer_size, 2 * config.num_agents)
+    for name in ("max_meta_gradient_norm", "max_gradient_norm", "temperature"):
+        value = getattr(config, name)
+        if not isinstance(value, jax.core.Tracer) and not value > 0:
+            raise ValueError(f"{name} is {value!r}, but it has to be positive")
+    if not 0 <= config.replay_probability <= 1:
+        raise ValueError(
+            f"replay_probability is {config.replay_probability!r}, but it has to be in [0, 1]"
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -438,44 +445,6 @@ class _Run:
             self.agents, levels, lifetimes, key, self.config.score_episodes, self.rule, state.rule
         )
         return {"eval_return": jnp.mean(found)}
-
-
-def meta_test(
-    agents: InnerAgents,
-    levels: PyTree,
-    lifetimes: Array,
-    key: Array,
-    num_episodes: int,
-    rule: LearnedRule | None = None,
-    params: PyTree = None,
-) -> Array:
-    """What agents that a rule has never seen reach on levels, at the end of their lives.
-
-    Args:
-      agents: their functions.
-      levels: leading axis `[L]`.
-      lifetimes: `[L]` int32.
-      key: of all of them.
-      num_episodes: of each agent's stochastic policy, whole ones.
-      rule: None trains by A2C.
-      params: of the rule.
-
-    Returns:
-      `[L]` float, mean returns.
-    """
-    key_live, key_play = jax.random.split(key)
-    number = lifetimes.shape[0]
-    update = a2c_update(agents) if rule is None else learned_update(agents, rule, params)
-    trained = live(
-        agents,
-        update,
-        jax.random.split(key_live, number),
-        levels,
-        lifetimes,
-        0 if rule is None else rule.num_targets,
-    )
-    play = jax.vmap(agents.returns, in_axes=(0, 0, 0, None))
-    return play(jax.random.split(key_play, number), trained.actor, levels, num_episodes)
 
 
 def _mean_of(values: Array, chosen: Array) -> Array:

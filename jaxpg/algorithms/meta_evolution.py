@@ -23,9 +23,9 @@ from jaxpg.algorithms.inner_agents import (
     InnerConfig,
     inner_agents,
     learned_update,
-    live_apart,
 )
-from jaxpg.algorithms.meta import Draw, meta_test
+from jaxpg.algorithms.inner_lives import live_apart, meta_test
+from jaxpg.algorithms.meta import Draw
 from jaxpg.choices import at_least, replace_fields
 from jaxpg.description import describe
 from jaxpg.networks.lpg import LearnedRule, learned_rule

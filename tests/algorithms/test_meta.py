@@ -16,10 +16,9 @@ from jaxpg.algorithms.inner_agents import (
     a2c_update,
     clipped,
     learned_update,
-    live,
     taken,
-    within_lifetime,
 )
+from jaxpg.algorithms.inner_lives import live, within_lifetime
 from jaxpg.algorithms.meta import MetaConfig, _Run
 from jaxpg.losses import learned_rule as losses
 from jaxpg.networks.lpg import LearnedRule, learned_rule
@@ -396,6 +395,8 @@ def test_a_trained_rule_runs_in_the_spine():
         ({"score": "regret"}, "score is 'regret'.*algorithmic_regret"),
         ({"buffer_size": 7}, "buffer_size is 7, but it has to be at least 8"),
         ({"num_steps": 0}, "num_steps is 0"),
+        ({"max_meta_gradient_norm": 0.0}, "max_meta_gradient_norm is 0.0, but it has to be pos"),
+        ({"replay_probability": 1.5}, r"replay_probability is 1.5, but it has to be in \[0, 1\]"),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(overrides, sentence):
