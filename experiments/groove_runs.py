@@ -57,6 +57,7 @@ class Config:
       held_out: levels of an evaluation.
       evaluations: on the way.
       transfer_updates: of neural networks on other tasks, of 64 environments each.
+      handcrafted_updates: of tabular agents on the handcrafted levels.
     """
 
     distribution: str = "small"
@@ -72,11 +73,19 @@ class Config:
     held_out: int = 64
     evaluations: int = 6
     transfer_updates: int = 400
+    handcrafted_updates: int = gridworld.handcrafted.LIFETIME
 
     def __post_init__(self):
         """Refuses sizes of which nothing comes."""
         one_of("distribution", self.distribution, DISTRIBUTIONS)
-        for name in ("meta_steps", "held_out", "evaluations", "hidden", "transfer_updates"):
+        for name in (
+            "meta_steps",
+            "held_out",
+            "evaluations",
+            "hidden",
+            "transfer_updates",
+            "handcrafted_updates",
+        ):
             at_least(name, getattr(self, name), 1)
 
 
@@ -152,19 +161,61 @@ def larger(selection: str, of: str) -> Callable[..., MethodRun]:
     return method
 
 
-def transfer(name: str, of: str | None = None) -> Callable[..., MethodRun]:
+def handcrafted(selection: str | None = None, of: str | None = None) -> Callable[..., MethodRun]:
+    """The share of the optimal return on the handcrafted levels and mazes, a mean over them.
+
+    Args:
+      selection: of `algorithms.meta`.
+      of: name of the method whose rule it is, see `regret`; None trains by A2C.
+
+    Returns:
+      `(config, seeds, context) -> MethodRun`, with the share on each level among its numbers.
+    """
+
+    def method(config: Config, seeds: list[int], context: Context) -> MethodRun:
+        names = gridworld.handcrafted.names()
+        pairs = [gridworld.handcrafted.level(name) for name in names]
+        levels, _ = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
+        lifetimes = jnp.full(len(names), config.handcrafted_updates)
+        env = gridworld.GridWorld()
+        agents = inner_agents(env, num_workers=config.workers, num_steps=config.steps)
+        keys = jax.vmap(functools.partial(jax.random.fold_in, TESTS))(jnp.asarray(seeds))
+        rule, rules = None, None
+        if of is not None:
+            rule = _rule(config)
+            rules = _run(
+                selection, "algorithmic_regret", config, seeds, _beside(context, of)
+            ).policy
+
+        def test(key: Array, params: PyTree) -> Array:
+            return meta_test(agents, levels, lifetimes, key, 64, rule, params)
+
+        found = jax.jit(lambda *inputs: jax.lax.map(lambda x: test(*x), inputs))(keys, rules)
+        best = jax.jit(lambda levels: jax.lax.map(gridworld.optimal_return, levels))(levels)
+        shares = np.asarray(found / best)
+        each = zip(names, np.mean(shares, axis=0).tolist(), strict=True)
+        return MethodRun(
+            np.mean(shares, axis=1),
+            numbers={"shares of the optimum": {name: round(share, 3) for name, share in each}},
+        )
+
+    return method
+
+
+def transfer(name: str, of: str | None = None, **world: Any) -> Callable[..., MethodRun]:
     """The return of a neural network on another task, trained by the rule or by A2C.
 
     Args:
       name: of the task.
       of: name of the method whose rule it is, see `regret`; None trains by A2C.
+      **world: arguments of the task.
 
     Returns:
       `(config, seeds, context) -> MethodRun`.
     """
 
     def method(config: Config, seeds: list[int], context: Context) -> MethodRun:
-        env, params = jaxpg_envs.make(name)
+        env, params = jaxpg_envs.make(name, **world)
         rule, rules = _rule(config), None
         if of is not None:
             beside = _beside(context, of)
