@@ -10,11 +10,12 @@ made by hand have names: `jaxpg_envs.make("gridworld/dense")`.
 """
 
 from jaxpg_envs.gridworld import handcrafted, levels, mazes, optimal, picture
+from jaxpg_envs.gridworld.building import grid_params
 from jaxpg_envs.gridworld.checks import check
 from jaxpg_envs.gridworld.environment import OBSERVATIONS, GridState, GridWorld, move
 from jaxpg_envs.gridworld.levels import ALL, ALL_SHORT_LIFE, SMALL, LevelDistribution, sample
 from jaxpg_envs.gridworld.optimal import optimal_return
-from jaxpg_envs.gridworld.params import GridParams, grid_params
+from jaxpg_envs.gridworld.params import GridParams
 
 __all__ = [
     "ALL",

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from jaxpg_envs.gridworld.params import GridParams
+from jaxpg_envs.gridworld.params import GridParams
 
 _OF_OBJECTS = ("object_cells", "object_rewards", "object_terminate", "object_respawn")
 _SCALARS = ("max_steps_in_episode", "size", "start", "num_objects")

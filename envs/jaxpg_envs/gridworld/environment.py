@@ -10,8 +10,9 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from jaxpg_envs.choices import refusal
+from jaxpg_envs.gridworld.building import grid_params
 from jaxpg_envs.gridworld.checks import check, check_shapes
-from jaxpg_envs.gridworld.params import GridParams, grid_params
+from jaxpg_envs.gridworld.params import GridParams
 
 Array = jax.Array
 

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 
 from jaxpg_envs.choices import refusal
 from jaxpg_envs.gridworld import mazes
+from jaxpg_envs.gridworld.building import grid_params
 from jaxpg_envs.gridworld.environment import GridWorld
-from jaxpg_envs.gridworld.params import GridParams, grid_params
+from jaxpg_envs.gridworld.params import GridParams
 
 Array = jax.Array
 
