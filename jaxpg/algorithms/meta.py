@@ -52,9 +52,10 @@ class MetaConfig(InnerConfig):
       agents_at_once: of a device, whose meta-gradient is in memory together.
       num_inner_updates: K, that a meta-gradient goes through.
       meta_learning_rate: of Adam.
-      max_meta_gradient_norm: the meta-gradient is scaled down to it: now and then the gradient
-        through several updates is far beyond its usual size. The published program sets
-        the same number and, with Adam, does not use it.
+      max_meta_gradient_norm: each agent's meta-gradient is scaled down to it, before the mean over
+        agents. Through several updates some agents' gradients are a thousand times the usual
+        size, and would drown those of all others also in a mean that is scaled down afterwards.
+        The published program sets the same number for the mean and, with Adam, does not use it.
       coefficients: of the rule's regularisers.
       buffer_size: levels that are remembered.
       selection: one of `SELECTIONS`; `"random"` and `"frozen"` are curricula without scores.
@@ -158,10 +159,11 @@ def meta(
     Returns:
       An `Algorithm`; its state is a `MetaState`, its policy the rule's parameters. Metrics:
       `meta_loss`, `policy_entropy`, `target_entropy`, `policy_update`, `target_update`,
-      `meta_gradient_norm` (before it is scaled down), `replay_share` (of agents on levels that were
-      scored before), and, NaN where no agent finished, `episode_return`, `episode_score`,
-      `episode_score_replayed` and `episode_score_fresh`. The evaluation trains an agent on every
-      level held out: `eval_return`.
+      `meta_gradient_norm` (of the mean), `clipped_share` (of agents whose gradient was scaled
+      down), `lost_share` (of agents whose gradient was not finite and is left out), `replay_share`
+      (of agents on levels that were scored before), and, NaN where no agent finished,
+      `episode_return`, `episode_score`, `episode_score_replayed` and `episode_score_fresh`. The
+      evaluation trains an agent on every level held out: `eval_return`.
 
     Raises:
       ValueError: an environment whose observations are no index, sizes that do not fit, or an
@@ -180,10 +182,7 @@ def meta(
         rule=rule,
         held_out=held_out,
         config=config,
-        optimiser=optax.chain(
-            optax.clip_by_global_norm(config.max_meta_gradient_norm),
-            optax.adam(config.meta_learning_rate),
-        ),
+        optimiser=optax.adam(config.meta_learning_rate),
     )
     return Algorithm(
         init=run.init,
@@ -295,7 +294,7 @@ class _Run:
     def meta_gradient(
         self, key: Array, rule: PyTree, lives: Lives
     ) -> tuple[PyTree, InnerAgent, PyTree, Metrics]:
-        """Mean gradient of all agents' meta-losses, and what became of the agents.
+        """Mean of all agents' meta-gradients, each clipped, and what became of the agents.
 
         Agents are taken some at a time, so that memory does not grow with their number.
         """
@@ -307,13 +306,15 @@ class _Run:
             )
         keys = rollout.row_keys(key, number)
 
-        def loss(rule: PyTree, part: PyTree) -> tuple[Array, PyTree]:
-            losses, rest = jax.vmap(self.meta_loss, in_axes=(None, 0, 0, 0, 0))(rule, *part)
-            return jnp.mean(losses), rest
+        of_each = jax.vmap(
+            jax.value_and_grad(self.meta_loss, has_aux=True), in_axes=(None, 0, 0, 0, 0)
+        )
 
         def one_part(total: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
-            (_, rest), gradient = jax.value_and_grad(loss, has_aux=True)(rule, part)
-            return jax.tree.map(jnp.add, total, gradient), rest
+            (_, (agents, value_loss, metrics)), gradients = of_each(rule, *part)
+            gradient, shares = _sum_of_clipped(gradients, self.config.max_meta_gradient_norm)
+            total = jax.tree.map(jnp.add, total, gradient)
+            return total, (agents, value_loss, metrics | shares)
 
         parts = jax.tree.map(
             lambda x: x.reshape((number // at_once, at_once, *x.shape[1:])),
@@ -324,7 +325,7 @@ class _Run:
         agents, value_loss, metrics = jax.tree.map(
             lambda x: x.reshape((number, *x.shape[2:])), rest
         )
-        gradient = jax.tree.map(lambda x: x / (number // at_once), total)
+        gradient = jax.tree.map(lambda x: x / number, total)
         metrics = jax.tree.map(jnp.mean, metrics)
         gradient, metrics = parallel.mean((gradient, metrics))
         return gradient, agents, value_loss, metrics
@@ -445,6 +446,20 @@ class _Run:
             self.agents, levels, lifetimes, key, self.config.score_episodes, self.rule, state.rule
         )
         return {"eval_return": jnp.mean(found)}
+
+
+def _sum_of_clipped(gradients: PyTree, max_norm: float) -> tuple[PyTree, Metrics]:
+    """Over the leading axis `[A]`, each entry scaled down to a norm and left out if not finite."""
+    norms = jax.vmap(optax.tree.norm)(gradients)
+    finite = jnp.isfinite(norms)
+    weights = jnp.where(finite, jnp.minimum(1.0, max_norm / norms), 0.0)
+
+    def total(gradient: Array) -> Array:
+        known = finite.reshape((-1,) + (1,) * (gradient.ndim - 1))
+        return jnp.tensordot(weights, jnp.where(known, gradient, 0.0), 1)
+
+    shares = {"clipped_share": finite & (norms > max_norm), "lost_share": ~finite}
+    return jax.tree.map(total, gradients), jax.tree.map(lambda x: x.astype(jnp.float32), shares)
 
 
 def _mean_of(values: Array, chosen: Array) -> Array:

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxpg_envs
-from jaxpg import algorithms, estimators, networks, runner, types
+from jaxpg import algorithms, estimators, networks, rollout, runner, types
 from jaxpg.algorithms import inner_agents, meta
 from jaxpg.algorithms.inner_agents import (
     a2c_update,
@@ -157,6 +157,38 @@ def test_the_meta_gradient_equals_central_differences_with_frozen_inputs(lived, 
             analytic = directions @ jax.flatten_util.ravel_pytree(found)[0]
             assert float(jnp.max(jnp.abs(analytic))) > 1e-4
             np.testing.assert_allclose(analytic, numeric, rtol=1e-5, atol=1e-9)
+
+
+def test_each_agents_meta_gradient_is_clipped_before_the_mean():
+    state = jax.jit(algorithm().init)(KEY)
+    lives = state.world.rows
+    # One agent has lost its table, so that nothing of it is a number.
+    actor = jax.tree.map(lambda x: x.at[3].set(jnp.nan), lives.agents.actor)
+    lives = lives.replace(agents=lives.agents.replace(actor=actor))
+
+    def run(limit):
+        config = MetaConfig(**SIZES, max_meta_gradient_norm=limit)
+        return _Run(inner_agents(ENV, config), draw, RULE, None, config, None)
+
+    @jax.jit
+    def of_one(*row):
+        return jax.grad(lambda rule: run(1.0).meta_loss(rule, *row)[0])(state.rule)
+
+    rows = zip(rollout.row_keys(KEY, 3), range(3), strict=True)
+    each = [
+        of_one(key, *jax.tree.map(lambda x: x[i], (lives.agents, lives.levels, lives.lifetimes)))
+        for key, i in rows
+    ]
+    norms = sorted(float(optax.tree.norm(gradient)) for gradient in each)
+    limit = (norms[0] + norms[1]) / 2
+    clip = optax.clip_by_global_norm(limit)
+    expected = jax.tree.map(lambda *x: sum(x) / 4, *(clip.update(x, None)[0] for x in each))
+    found, _, _, metrics = jax.jit(run(limit).meta_gradient)(KEY, state.rule, lives)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-7), found, expected
+    )
+    assert metrics["clipped_share"] == 0.5
+    assert metrics["lost_share"] == 0.25
 
 
 def test_an_update_after_the_lifetime_changes_no_parameter(agents, lived):
