@@ -362,10 +362,11 @@ def test_only_levels_of_those_who_finished_are_scored():
 @pytest.mark.parametrize("num_devices", [4])
 def test_devices_and_kills_change_nothing(tmp_path, num_devices):
     run = {"key": KEY, "num_updates": 4, "chunk_length": 1}
-    whole = runner.train(algorithm(), **run)
+    agent = algorithm()
+    whole = runner.train(agent, **run)
     folder = {"out": tmp_path, "checkpoint_every": 2}
-    runner.train(algorithm(), **run | {"num_updates": 2}, **folder)
-    resumed = runner.train(algorithm(), **run, **folder, resume=True)
+    runner.train(agent, **run | {"num_updates": 2}, **folder)
+    resumed = runner.train(agent, **run, **folder, resume=True)
     same = lambda x, y: np.testing.assert_array_equal(
         *(
             jax.random.key_data(z) if jnp.issubdtype(z.dtype, jax.dtypes.prng_key) else z
