@@ -67,8 +67,8 @@ class Config:
     steps: int = 20
     inner_updates: int = 5
     hidden: int = 32
-    meta_learning_rate: float = 3e-4
-    meta_steps: int = 600
+    meta_learning_rate: float = 1e-3
+    meta_steps: int = 300
     buffer: int = 400
     held_out: int = 64
     evaluations: int = 6
