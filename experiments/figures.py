@@ -48,7 +48,8 @@ def draw(
     panels = max(len(labels), 1)
     figure = Figure(figsize=(PANEL[0], PANEL[1] * panels), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.subplots(panels, squeeze=False)[:, 0]
-    axes[0].set_title(title, loc="left", fontsize=12, fontweight="bold")
+    # Above the line that explains the bands, which a long title would run into.
+    axes[0].set_title(title, loc="left", fontsize=12, fontweight="bold", pad=20 if labels else None)
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(runs)}
     for place, label in zip(axes, labels, strict=False):
         curves = {name: run.curves[label] for name, run in runs.items() if label in run.curves}

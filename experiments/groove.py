@@ -78,11 +78,15 @@ def picture(summary: Mapping[str, Any]) -> Figure:
       A figure of two rows.
     """
     levels = summary["methods"][GROOVE]["numbers"]["levels"]
-    rows = {"kept: the highest regret": levels["best"], "random": levels["unscored"]}
+    rows = {"kept": levels["best"], "random, not scored": levels["unscored"]}
     width = max(1, *(len(found) for found in rows.values()))
     figure = Figure(figsize=(2.6 * width, 6.4), dpi=DOTS_PER_INCH, layout="constrained")
     figure.suptitle(
-        "Levels of the buffer at the end", x=0.01, ha="left", fontsize=12, fontweight="bold"
+        "Levels of the buffer at the end: those of the highest regret, and new ones",
+        x=0.01,
+        ha="left",
+        fontsize=12,
+        fontweight="bold",
     )
     panels = figure.subplots(2, width, squeeze=False)
     for axes in panels.flat:
