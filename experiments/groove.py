@@ -156,9 +156,8 @@ EXPERIMENT = harness.Experiment(
         "On CartPole, Breakout and the dense grid whose objects come back in random places the "
         "numbers are returns of neural networks that the rule, or A2C, trained with Adam at a "
         "rate of 5e-4 for 400 updates of 64 x 20 steps; the rule has seen tables only.",
-        "The meta-learning rate is the formula card's and was not tuned for any method. Each "
-        "agent's meta-gradient is clipped, for all methods; without that, or with a clip of the "
-        "mean, single seeds of either curriculum collapsed.",
+        "The meta-learning rate is the formula card's, for all methods. Each agent's meta-gradient "
+        "is clipped, for all methods, where the published program clips none.",
     ),
 )
 

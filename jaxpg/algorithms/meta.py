@@ -53,8 +53,8 @@ class MetaConfig(InnerConfig):
       num_inner_updates: K, that a meta-gradient goes through.
       meta_learning_rate: of Adam.
       max_meta_gradient_norm: each agent's meta-gradient is scaled down to it, before the mean over
-        agents. Through several updates some agents' gradients are a thousand times the usual
-        size, and would drown those of all others also in a mean that is scaled down afterwards.
+        agents. Through several updates now and then the gradient of one agent explodes, and would
+        drown those of all others also in a mean that is scaled down afterwards.
         The published program sets the same number for the mean and, with Adam, does not use it.
       coefficients: of the rule's regularisers.
       buffer_size: levels that are remembered.
@@ -452,14 +452,12 @@ def _sum_of_clipped(gradients: PyTree, max_norm: float) -> tuple[PyTree, Metrics
     """Over the leading axis `[A]`, each entry scaled down to a norm and left out if not finite."""
     norms = jax.vmap(optax.tree.norm)(gradients)
     finite = jnp.isfinite(norms)
-    weights = jnp.where(finite, jnp.minimum(1.0, max_norm / norms), 0.0)
-
-    def total(gradient: Array) -> Array:
-        known = finite.reshape((-1,) + (1,) * (gradient.ndim - 1))
-        return jnp.tensordot(weights, jnp.where(known, gradient, 0.0), 1)
-
+    known = jax.vmap(
+        lambda there, gradient: jax.tree.map(lambda x: jnp.where(there, x, 0.0), gradient)
+    )(finite, gradients)
+    total, _ = optax.per_example_global_norm_clip(known, max_norm)
     shares = {"clipped_share": finite & (norms > max_norm), "lost_share": ~finite}
-    return jax.tree.map(total, gradients), jax.tree.map(lambda x: x.astype(jnp.float32), shares)
+    return total, jax.tree.map(lambda x: x.astype(jnp.float32), shares)
 
 
 def _mean_of(values: Array, chosen: Array) -> Array:
